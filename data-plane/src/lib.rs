@@ -1,0 +1,1 @@
+//! awe4lb-data-plane

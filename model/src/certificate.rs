@@ -1,0 +1,12 @@
+//! Certificates as stored: a chain and the key that fits it.
+
+use crate::Name;
+
+/// A certificate that listeners terminate TLS with. The key lives elsewhere (a secret), known by its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Unique among certificates.
+    pub name: Name,
+    /// The chain, leaf first, as PEM.
+    pub chain_pem: String,
+}

@@ -1,0 +1,23 @@
+//! The nouns of awe4lb, valid by construction.
+//!
+//! This crate owns what a configuration *is*: names, addresses, listeners, rules, pools, certificates, and how
+//! a document becomes them. It knows no runtime, socket, clock, database or wire format.
+
+pub mod address;
+pub mod certificate;
+pub mod config;
+pub mod listener;
+pub mod name;
+pub mod placed;
+pub mod pool;
+pub mod reason;
+pub mod rule;
+
+pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
+pub use certificate::Certificate;
+pub use config::{Config, Defaults};
+pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
+pub use name::{Name, NameError};
+pub use pool::{Backend, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, WhenAllDown};
+pub use reason::{EndReason, Side};
+pub use rule::{Match, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};

@@ -1,0 +1,90 @@
+//! Listeners: where traffic enters, and by which rules it goes on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{BindAddress, Name, Rule};
+
+/// Addresses and a protocol on which nodes accept traffic. All defaults are filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique among listeners.
+    pub name: Name,
+    /// Free labels, for people and for the scope of tokens.
+    pub labels: BTreeMap<String, String>,
+    /// At least one. No two listeners of a protocol share one.
+    pub bind: Vec<BindAddress>,
+    /// TCP or UDP. Whether TLS is terminated is a matter of rules.
+    pub protocol: Protocol,
+    /// How to terminate TLS, for the rules that do. Only with TCP.
+    pub tls: Option<TlsSettings>,
+    /// In order, first match wins. Never empty.
+    pub rules: Vec<Rule>,
+    /// Caps on what clients may use.
+    pub limits: Limits,
+    /// Deadlines of TCP and TLS connections.
+    pub timeouts: TcpTimeouts,
+    /// Flow settings of a UDP listener.
+    pub udp: UdpSettings,
+}
+
+/// The transport of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, with or without TLS inside.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How a listener terminates TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Certificates by name, chosen by SNI and key type; the first is the default. Never empty.
+    pub certificates: Vec<Name>,
+    /// The oldest version that is spoken. Default 1.2.
+    pub min_version: MinTlsVersion,
+    /// Application protocols offered, in order of preference; empty: no ALPN.
+    pub alpn: Vec<String>,
+}
+
+/// The oldest TLS version a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinTlsVersion {
+    /// TLS 1.2 and 1.3.
+    V1_2,
+    /// TLS 1.3 only.
+    V1_3,
+}
+
+/// Caps of a listener, per node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections (TCP). `None`: unlimited. Default 20,000.
+    pub max_connections: Option<u32>,
+}
+
+/// Deadlines of a TCP listener's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpTimeouts {
+    /// From accept until the connection is routed: sniffing and TLS handshake together. Default 10 s.
+    pub handshake: Duration,
+    /// Without a byte in either direction. `None`: unlimited. Default 1 h.
+    pub idle: Option<Duration>,
+    /// From the end of one direction to the end of the other, without a byte. Default 1 min.
+    pub half_close: Duration,
+    /// Of the whole connection. `None`: unlimited, the default.
+    pub lifetime: Option<Duration>,
+}
+
+/// Flow settings of a UDP listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpSettings {
+    /// A flow ends this long after its last datagram in either direction. Default 60 s.
+    pub idle_timeout: Duration,
+    /// A flow that never saw an answer ends this long after its last datagram. Default 10 s.
+    pub unanswered_timeout: Duration,
+    /// Flows at a time, per node. Default 65,536.
+    pub max_flows: u32,
+    /// Flows at a time of one client address. Default 1,024.
+    pub max_flows_per_client: u32,
+}

@@ -1,0 +1,84 @@
+//! What one node is to run: objects together with their numbers.
+//!
+//! Every listener, rule, pool and configured backend has a number that is never reused (a rename is a new object),
+//! given by the control plane; counters travel by it. A node that runs from a file numbers for itself.
+
+use crate::{Certificate, Listener, Name, Pool};
+
+/// The number of a listener, rule, pool or backend: unique over all kinds, never 0, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number(pub u64);
+
+/// A listener and its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedListener {
+    /// Of the listener.
+    pub number: Number,
+    /// Of its rules, in their order: as long as `listener.rules`.
+    pub rule_numbers: Vec<Number>,
+    /// What to run.
+    pub listener: Listener,
+}
+
+/// A pool and its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedPool {
+    /// Of the pool.
+    pub number: Number,
+    /// Of its backends, in their order: as long as `pool.backends`.
+    pub backend_numbers: Vec<Number>,
+    /// What to run.
+    pub pool: Pool,
+}
+
+/// A private key, PEM. Its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKeyPem(pub String);
+
+impl std::fmt::Debug for PrivateKeyPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKeyPem(…)")
+    }
+}
+
+/// A certificate together with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedCertificate {
+    /// The chain.
+    pub certificate: Certificate,
+    /// The key that fits the leaf.
+    pub key: PrivateKeyPem,
+}
+
+/// Everything one node is to run. References resolve inside it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// In order of name.
+    pub listeners: Vec<PlacedListener>,
+    /// In order of name.
+    pub pools: Vec<PlacedPool>,
+    /// In order of name.
+    pub certificates: Vec<PlacedCertificate>,
+}
+
+/// Identifies a resource in errors and results.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceId {
+    /// What it is.
+    pub kind: ResourceKind,
+    /// Its name.
+    pub name: Name,
+}
+
+/// The kinds of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// A [`PlacedListener`].
+    Listener,
+    /// A [`PlacedPool`].
+    Pool,
+    /// The chain of a certificate.
+    Certificate,
+    /// The key of a certificate.
+    Key,
+}

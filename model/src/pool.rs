@@ -1,0 +1,111 @@
+//! Pools: sets of backends, how to balance over them and how to tell which of them work.
+
+use std::time::Duration;
+
+use crate::{BackendAddress, Name};
+
+/// A named set of backends. All defaults are filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: Name,
+    /// How to choose among usable backends of the leading tier.
+    pub balance: Balance,
+    /// What `hash` looks at.
+    pub hash_on: HashOn,
+    /// May be empty: then every connection is refused with a reason.
+    pub backends: Vec<Backend>,
+    /// Active check, if asked for.
+    pub health_check: Option<HealthCheck>,
+    /// Passive check: what failed dials do. On by default.
+    pub outlier: Outlier,
+    /// What to do when no backend is usable.
+    pub when_all_down: WhenAllDown,
+    /// How a backend is dialled.
+    pub connect: Connect,
+}
+
+/// One address in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its pool. Made from the address when the user gives none.
+    pub name: Name,
+    /// Where it is.
+    pub address: BackendAddress,
+    /// Its share among its tier. 0 gets nothing. Default 1, at most 65,535.
+    pub weight: u32,
+    /// Its tier: the lowest number with a usable backend leads. Default 0.
+    pub priority: u32,
+    /// Open connections (or flows) it may hold, per node. `None`: unlimited, the default.
+    pub max_connections: Option<u32>,
+}
+
+/// How to choose a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// By weight, at random.
+    Random,
+    /// In turn, smoothly by weight.
+    RoundRobin,
+    /// The fewest open connections by weight; ties at random.
+    LeastConn,
+    /// Weighted rendezvous hash: stable when others come and go, the same on every node.
+    Hash,
+}
+
+/// What `hash` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashOn {
+    /// The client's address, without the port.
+    Client,
+    /// The client's address and port.
+    ClientPort,
+    /// The server name of the ClientHello (the client's address where there is none).
+    Sni,
+    /// The listener's name: everything that comes in there goes to one backend.
+    Listener,
+}
+
+/// An active TCP health check: connect and close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Between the starts of two checks. Default 5 s.
+    pub interval: Duration,
+    /// How long one check may take. Default 2 s.
+    pub timeout: Duration,
+    /// Consecutive successes that make a backend up. Default 2.
+    pub rise: u32,
+    /// Consecutive failures that make it down. Default 3.
+    pub fall: u32,
+    /// Another port than the backend's.
+    pub port: Option<u16>,
+}
+
+/// Passive checking by failed dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlier {
+    /// Dials in a row that fail before the backend is set aside. Default 5.
+    pub consecutive_failures: u32,
+    /// How long it is set aside. Default 30 s.
+    pub ejection: Duration,
+    /// The greatest part of a pool that may be set aside, in percent. Default 50.
+    pub max_ejected_percent: u8,
+}
+
+/// What to do when no backend is usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// Close the client at once. The default.
+    Reject,
+    /// Try any of them.
+    Any,
+}
+
+/// How a backend is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect {
+    /// Of one attempt. Default 5 s.
+    pub timeout: Duration,
+    /// Backends tried before the client is closed. Default 3.
+    pub attempts: u32,
+}
