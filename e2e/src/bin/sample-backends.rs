@@ -3,7 +3,15 @@
 //! `awe4lb-sample-backends --http 127.0.0.1:0 --tcp-echo 127.0.0.1:0 …` prints one line of JSON with the real
 //! addresses once all of them listen, and leaves on SIGTERM or Ctrl-C. Every option may be given several times.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    fs, io,
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -37,16 +45,24 @@ struct Options {
     /// Server names in the certificate of `--https`.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     tls_name: Vec<String>,
+    /// Writes a self-made certificate for the `--tls-name`s to DIR/demo.pem and DIR/demo.key, and leaves. Files that
+    /// are there stay.
+    #[arg(long, value_name = "DIR")]
+    make_certificate: Option<PathBuf>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if let Some(folder) = &options.make_certificate {
+        return make_certificate(folder, &options.tls_name);
+    }
     let tls = tls_acceptor(&options.tls_name)?;
 
     let mut ready = serde_json::json!({ "event": "ready", "pid": std::process::id() });
     let mut start = |kind: &str, address: SocketAddr| {
-        if let Some(list) = ready.as_object_mut().map(|r| r.entry(kind).or_insert_with(|| serde_json::json!([])))
+        if let Some(list) =
+            ready.as_object_mut().map(|r| r.entry(kind).or_insert_with(|| serde_json::json!([])))
             && let Some(list) = list.as_array_mut()
         {
             list.push(address.to_string().into());
@@ -156,6 +172,25 @@ async fn serve_udp_echo(socket: UdpSocket) {
             let _ = socket.send_to(&buffer[..length], from).await;
         }
     }
+}
+
+fn make_certificate(folder: &Path, names: &[String]) -> anyhow::Result<()> {
+    let chain = folder.join("demo.pem");
+    if chain.exists() {
+        return Ok(());
+    }
+    let made = rcgen::generate_simple_self_signed(names.to_vec()).context("cannot make a certificate")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut key = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(folder.join("demo.key"))
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    key.write_all(made.signing_key.serialize_pem().as_bytes())?;
+    fs::write(chain, made.cert.pem())?;
+    Ok(())
 }
 
 fn tls_acceptor(names: &[String]) -> anyhow::Result<TlsAcceptor> {
