@@ -28,4 +28,6 @@ pub struct Defaults {
     pub idle_timeout: Option<Option<Duration>>,
     /// `timeouts.halfClose` of listeners.
     pub half_close_timeout: Option<Duration>,
+    /// `timeouts.lifetime` of listeners; `Some(None)` is `unlimited`.
+    pub lifetime: Option<Option<Duration>>,
 }

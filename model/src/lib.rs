@@ -6,6 +6,7 @@
 pub mod address;
 pub mod certificate;
 pub mod config;
+pub mod document;
 pub mod listener;
 pub mod name;
 pub mod placed;

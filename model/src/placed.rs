@@ -82,3 +82,38 @@ pub enum ResourceKind {
     /// The key of a certificate.
     Key,
 }
+
+/// Numbers everything by its order, for a node that runs from a file. `keys` are by certificate name; a certificate
+/// without a key is left out.
+pub fn number_locally(config: crate::Config, keys: &[(Name, PrivateKeyPem)]) -> NodeConfig {
+    let mut last = 0;
+    let mut next = || {
+        last += 1;
+        Number(last)
+    };
+    let listeners = config
+        .listeners
+        .into_iter()
+        .map(|listener| PlacedListener {
+            number: next(),
+            rule_numbers: listener.rules.iter().map(|_| next()).collect(),
+            listener,
+        })
+        .collect();
+    let pools = config
+        .pools
+        .into_iter()
+        .map(|pool| PlacedPool {
+            number: next(),
+            backend_numbers: pool.backends.iter().map(|_| next()).collect(),
+            pool,
+        })
+        .collect();
+    let key_of = |name: &Name| keys.iter().find(|(of, _)| of == name).map(|(_, key)| key.clone());
+    let certificates = config
+        .certificates
+        .into_iter()
+        .filter_map(|certificate| Some(PlacedCertificate { key: key_of(&certificate.name)?, certificate }))
+        .collect();
+    NodeConfig { listeners, pools, certificates }
+}

@@ -1,0 +1,400 @@
+//! From a checked tree to the nouns. Defaults are filled in here, and only here.
+//!
+//! Values are known to be well formed (see `check`); what remains is what spans fields: exactly one action a rule, no
+//! TLS on UDP, and the like.
+
+use std::time::Duration;
+
+use super::{
+    scalars,
+    tree::{Node, NodeKind},
+    violation::{Path, Violation},
+};
+use crate::{
+    Backend, Balance, Certificate, Connect, Defaults, HashOn, HealthCheck, Limits, Listener, Match,
+    MinTlsVersion, Name, Outlier, Pool, Protocol, Rule, RuleAction, SplitTarget, TcpTimeouts, TlsMode,
+    TlsSettings, UdpSettings, WhenAllDown,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is wrong, and what only looks so.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) errors: Vec<Violation>,
+    pub(super) warnings: Vec<Violation>,
+}
+
+impl Findings {
+    fn error(&mut self, path: &Path<'_>, node: &Node, code: &'static str, detail: impl Into<String>) {
+        self.errors.push(Violation::new(path.to_string(), node.at, code, detail));
+    }
+
+    fn warn(&mut self, path: &Path<'_>, node: &Node, code: &'static str, detail: impl Into<String>) {
+        self.warnings.push(Violation::new(path.to_string(), node.at, code, detail));
+    }
+}
+
+pub(super) fn defaults(node: Option<&Node>) -> Defaults {
+    let Some(node) = node else { return Defaults::default() };
+    let connect = node.field("connect");
+    let timeouts = node.field("timeouts");
+    Defaults {
+        connect_timeout: connect.and_then(|node| duration(node, "timeout")),
+        connect_attempts: connect.and_then(|node| number(node, "attempts")),
+        handshake_timeout: timeouts.and_then(|node| duration(node, "handshake")),
+        idle_timeout: timeouts.and_then(|node| duration_limit(node, "idle")),
+        half_close_timeout: timeouts.and_then(|node| duration(node, "halfClose")),
+        lifetime: timeouts.and_then(|node| duration_limit(node, "lifetime")),
+    }
+}
+
+pub(super) fn listener(
+    node: &Node,
+    defaults: &Defaults,
+    path: &Path<'_>,
+    found: &mut Findings,
+) -> Option<Listener> {
+    let protocol = match text(node, "protocol") {
+        Some("udp") => Protocol::Udp,
+        _ => Protocol::Tcp,
+    };
+    let bind = node.field("bind")?;
+    let bind_path = Path::Field(path, "bind");
+    if bind.items().is_empty() {
+        found.error(&bind_path, bind, "empty", "a listener needs at least one address to bind");
+    }
+    let tls = node.field("tls").and_then(|tls| {
+        let path = Path::Field(path, "tls");
+        if protocol == Protocol::Udp {
+            found.error(&path, tls, "conflict", "a UDP listener cannot terminate TLS");
+        }
+        tls_settings(tls, &path, found)
+    });
+    for (field, wanted) in [("udp", Protocol::Udp), ("timeouts", Protocol::Tcp), ("limits", Protocol::Tcp)] {
+        if let Some(value) = node.field(field)
+            && protocol != wanted
+        {
+            let other = if wanted == Protocol::Udp { "UDP" } else { "TCP" };
+            found.error(
+                &Path::Field(path, field),
+                value,
+                "conflict",
+                format!("{field:?} is for {other} listeners"),
+            );
+        }
+    }
+    let rules = rules(node.field("rules")?, protocol, tls.is_some(), &Path::Field(path, "rules"), found);
+    let limits = node.field("limits");
+    let timeouts = node.field("timeouts");
+    let udp = node.field("udp");
+    let idle = timeouts.and_then(|node| duration_limit(node, "idle")).or(defaults.idle_timeout);
+    let lifetime = timeouts.and_then(|node| duration_limit(node, "lifetime")).or(defaults.lifetime);
+    Some(Listener {
+        name: name(node, "name")?,
+        labels: labels(node.field("labels")),
+        bind: bind.items().iter().filter_map(|item| scalars::bind(item.as_text()?).ok()).collect(),
+        protocol,
+        tls,
+        rules,
+        limits: Limits {
+            max_connections: limits.and_then(|node| limit(node, "maxConnections")).unwrap_or(Some(20_000)),
+        },
+        timeouts: TcpTimeouts {
+            handshake: timeouts
+                .and_then(|node| duration(node, "handshake"))
+                .or(defaults.handshake_timeout)
+                .unwrap_or(10 * SECOND),
+            idle: idle.unwrap_or(Some(3600 * SECOND)),
+            half_close: timeouts
+                .and_then(|node| duration(node, "halfClose"))
+                .or(defaults.half_close_timeout)
+                .unwrap_or(60 * SECOND),
+            lifetime: lifetime.unwrap_or(None),
+        },
+        udp: UdpSettings {
+            idle_timeout: udp.and_then(|node| duration(node, "idleTimeout")).unwrap_or(60 * SECOND),
+            unanswered_timeout: udp
+                .and_then(|node| duration(node, "unansweredTimeout"))
+                .unwrap_or(10 * SECOND),
+            max_flows: udp.and_then(|node| number(node, "maxFlows")).unwrap_or(65_536),
+            max_flows_per_client: udp.and_then(|node| number(node, "maxFlowsPerClient")).unwrap_or(1024),
+        },
+    })
+}
+
+fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<TlsSettings> {
+    let certificates = node.field("certificates")?;
+    if certificates.items().is_empty() {
+        found.error(
+            &Path::Field(path, "certificates"),
+            certificates,
+            "empty",
+            "TLS needs at least one certificate",
+        );
+    }
+    Some(TlsSettings {
+        certificates: certificates.items().iter().filter_map(|item| item.as_text()?.parse().ok()).collect(),
+        min_version: match text(node, "minVersion") {
+            Some("1.3") => MinTlsVersion::V1_3,
+            _ => MinTlsVersion::V1_2,
+        },
+        alpn: texts(node.field("alpn")),
+    })
+}
+
+fn rules(node: &Node, protocol: Protocol, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Vec<Rule> {
+    if node.items().is_empty() {
+        found.error(path, node, "empty", "a listener needs at least one rule");
+    }
+    let mut seen = std::collections::HashMap::new();
+    let mut caught_by: Option<Name> = None;
+    let mut rules = Vec::with_capacity(node.items().len());
+    for (index, item) in node.items().iter().enumerate() {
+        let here = Path::Index(path, index);
+        let Some(rule) = rule(item, protocol, has_tls, &here, found) else { continue };
+        if let Some(first) = seen.insert(rule.name.clone(), index) {
+            found.error(&here, item, "duplicate-name", format!("rule {first} is called {:?} too", rule.name));
+        }
+        match &caught_by {
+            Some(name) => {
+                found.warn(&here, item, "unreachable", format!("rule {name:?} before it matches everything"));
+            }
+            None if rule.matches.is_empty() => caught_by = Some(rule.name.clone()),
+            None => {}
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(
+    node: &Node,
+    protocol: Protocol,
+    has_tls: bool,
+    path: &Path<'_>,
+    found: &mut Findings,
+) -> Option<Rule> {
+    let matches = node.field("match").map(conditions).unwrap_or_default();
+    if protocol == Protocol::Udp && !matches.sni.is_empty() {
+        found.error(path, node, "conflict", "a UDP listener cannot match server names");
+    }
+    let actions: Vec<&str> =
+        ["pool", "split", "reject"].into_iter().filter(|action| node.field(action).is_some()).collect();
+    if actions.len() != 1 {
+        let detail = if actions.is_empty() {
+            "a rule needs one of \"pool\", \"split\" and \"reject\"".to_owned()
+        } else {
+            format!("a rule does one thing, this has {}", actions.join(" and "))
+        };
+        found.error(path, node, "bad-action", detail);
+        return None;
+    }
+    let action = match actions[0] {
+        "pool" => RuleAction::Pool(name(node, "pool")?),
+        "split" => split(node.field("split")?, &Path::Field(path, "split"), found)?,
+        _ => RuleAction::Reject,
+    };
+    let tls = match (text(node, "tls"), has_tls) {
+        (Some("terminate"), false) => {
+            found.error(
+                &Path::Field(path, "tls"),
+                node,
+                "conflict",
+                "the listener has no \"tls\" to terminate with",
+            );
+            TlsMode::Passthrough
+        }
+        (Some("terminate") | None, true) => TlsMode::Terminate,
+        _ => TlsMode::Passthrough,
+    };
+    Some(Rule { name: name(node, "name")?, matches, action, tls })
+}
+
+fn conditions(node: &Node) -> Match {
+    let prefixes = |field| {
+        one_or_many(node.field(field)).filter_map(|item| scalars::prefix(item.as_text()?).ok()).collect()
+    };
+    Match {
+        sni: one_or_many(node.field("sni")).filter_map(|item| scalars::sni(item.as_text()?).ok()).collect(),
+        client: prefixes("client"),
+        peer: prefixes("peer"),
+    }
+}
+
+fn split(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<RuleAction> {
+    let target = |item| Some(SplitTarget { pool: name(item, "pool")?, weight: number(item, "weight")? });
+    let targets: Vec<SplitTarget> = node.items().iter().filter_map(target).collect();
+    if targets.iter().all(|target| target.weight == 0) {
+        found.error(path, node, "bad-value", "the weights of a split must add up to more than 0");
+        return None;
+    }
+    Some(RuleAction::Split(targets))
+}
+
+pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mut Findings) -> Option<Pool> {
+    let backends_path = Path::Field(path, "backends");
+    let mut backends: Vec<Backend> = Vec::new();
+    let mut seen = std::collections::HashMap::new();
+    for (index, item) in node.field("backends").map(Node::items).unwrap_or_default().iter().enumerate() {
+        let here = Path::Index(&backends_path, index);
+        let Some(backend) = backend(item) else { continue };
+        if let Some(first) = seen.insert(backend.name.clone(), index) {
+            found.error(
+                &here,
+                item,
+                "duplicate-name",
+                format!("backend {first} is called {:?} too", backend.name),
+            );
+        }
+        if backend.weight == 0 {
+            found.warn(
+                &here,
+                item,
+                "weight-zero",
+                format!("backend {:?} has weight 0 and gets nothing", backend.name),
+            );
+        }
+        backends.push(backend);
+    }
+    let connect = node.field("connect");
+    let outlier = node.field("outlier");
+    let health_check = node.field("healthCheck").and_then(|check| {
+        let built = HealthCheck {
+            interval: duration(check, "interval").unwrap_or(5 * SECOND),
+            timeout: duration(check, "timeout").unwrap_or(2 * SECOND),
+            rise: number(check, "rise").unwrap_or(2),
+            fall: number(check, "fall").unwrap_or(3),
+            port: number::<u16>(check, "port"),
+        };
+        (text(check, "type")? == "tcp").then_some(built)
+    });
+    Some(Pool {
+        name: name(node, "name")?,
+        balance: match text(node, "balance") {
+            Some("random") => Balance::Random,
+            Some("leastConn") => Balance::LeastConn,
+            Some("hash") => Balance::Hash,
+            _ => Balance::RoundRobin,
+        },
+        hash_on: match text(node, "hashOn") {
+            Some("clientPort") => HashOn::ClientPort,
+            Some("sni") => HashOn::Sni,
+            Some("listener") => HashOn::Listener,
+            _ => HashOn::Client,
+        },
+        backends,
+        health_check,
+        outlier: Outlier {
+            consecutive_failures: outlier.and_then(|node| number(node, "consecutiveFailures")).unwrap_or(5),
+            ejection: outlier.and_then(|node| duration(node, "ejection")).unwrap_or(30 * SECOND),
+            max_ejected_percent: outlier.and_then(|node| number(node, "maxEjectedPercent")).unwrap_or(50),
+        },
+        when_all_down: match text(node, "whenAllDown") {
+            Some("any") => WhenAllDown::Any,
+            _ => WhenAllDown::Reject,
+        },
+        connect: Connect {
+            timeout: connect
+                .and_then(|node| duration(node, "timeout"))
+                .or(defaults.connect_timeout)
+                .unwrap_or(5 * SECOND),
+            attempts: connect
+                .and_then(|node| number(node, "attempts"))
+                .or(defaults.connect_attempts)
+                .unwrap_or(3),
+        },
+    })
+}
+
+fn backend(node: &Node) -> Option<Backend> {
+    Some(Backend {
+        name: name(node, "name")?,
+        address: scalars::backend_address(text(node, "address")?).ok()?,
+        weight: number(node, "weight").unwrap_or(1),
+        priority: number(node, "priority").unwrap_or(0),
+        max_connections: limit(node, "maxConnections").unwrap_or(None),
+    })
+}
+
+/// A certificate without its key; `chain` must be there (files are inlined before).
+pub(super) fn certificate(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<Certificate> {
+    for field in ["chainFile", "keyFile"] {
+        if let Some(value) = node.field(field) {
+            let detail = format!(
+                "{field:?} works in files only; send the text as {:?}",
+                field.trim_end_matches("File")
+            );
+            found.error(&Path::Field(path, field), value, "file-not-allowed", detail);
+        }
+    }
+    let Some(chain_pem) = text(node, "chain") else {
+        if node.field("chainFile").is_none() {
+            found.error(path, node, "missing-field", "a certificate needs \"chain\" or \"chainFile\"");
+        }
+        return None;
+    };
+    Some(Certificate { name: name(node, "name")?, chain_pem: chain_pem.to_owned() })
+}
+
+fn text<'a>(node: &'a Node, field: &str) -> Option<&'a str> {
+    node.field(field)?.as_text()
+}
+
+fn name(node: &Node, field: &str) -> Option<Name> {
+    text(node, field)?.parse().ok()
+}
+
+fn number<T: TryFrom<i64>>(node: &Node, field: &str) -> Option<T> {
+    match node.field(field)?.kind {
+        NodeKind::Integer(integer) => T::try_from(integer).ok(),
+        _ => None,
+    }
+}
+
+/// `Some(None)` is `unlimited`.
+fn limit(node: &Node, field: &str) -> Option<Option<u32>> {
+    match text(node, field) {
+        Some("unlimited") => Some(None),
+        _ => number(node, field).map(Some),
+    }
+}
+
+fn duration(node: &Node, field: &str) -> Option<Duration> {
+    scalars::duration(text(node, field)?).ok()
+}
+
+/// `Some(None)` is `unlimited`.
+fn duration_limit(node: &Node, field: &str) -> Option<Option<Duration>> {
+    match text(node, field) {
+        Some("unlimited") => Some(None),
+        _ => duration(node, field).map(Some),
+    }
+}
+
+fn texts(node: Option<&Node>) -> Vec<String> {
+    node.map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|item| Some(item.as_text()?.to_owned()))
+        .collect()
+}
+
+fn labels(node: Option<&Node>) -> std::collections::BTreeMap<String, String> {
+    match node.map(|node| &node.kind) {
+        Some(NodeKind::Object(entries)) => entries
+            .iter()
+            .filter_map(|entry| Some((entry.key.clone(), entry.value.as_text()?.to_owned())))
+            .collect(),
+        _ => Default::default(),
+    }
+}
+
+fn one_or_many(node: Option<&Node>) -> impl Iterator<Item = &Node> {
+    let items = match node {
+        Some(Node { kind: NodeKind::List(items), .. }) => items.as_slice(),
+        Some(node) => std::slice::from_ref(node),
+        None => &[],
+    };
+    items.iter()
+}

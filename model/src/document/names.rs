@@ -1,0 +1,104 @@
+//! Names that the user did not give, the stored order, and keys that must not stay in the intent.
+
+use std::collections::HashSet;
+
+use super::tree::{Entry, Node, NodeKind};
+use crate::{Name, placed::PrivateKeyPem};
+
+/// Fills in names of rules and backends that have none.
+pub(super) fn fill(document: &mut Node) {
+    for (kind, field) in super::KINDS {
+        if let Some(Node { kind: NodeKind::List(objects), .. }) = document.field_mut(field) {
+            for object in objects {
+                fill_object(kind, object);
+            }
+        }
+    }
+}
+
+pub(super) fn fill_object(kind: &str, object: &mut Node) {
+    let (field, base): (&str, fn(&Node) -> String) = match kind {
+        "listener" => ("rules", |rule| match rule.field("pool").and_then(Node::as_text) {
+            Some(pool) => pool.to_owned(),
+            None if rule.field("reject").is_some() => "reject".to_owned(),
+            None => "rule".to_owned(),
+        }),
+        "pool" => ("backends", |backend| {
+            backend.field("address").and_then(Node::as_text).map(made_backend_name).unwrap_or_default()
+        }),
+        _ => return,
+    };
+    let Some(Node { kind: NodeKind::List(items), .. }) = object.field_mut(field) else { return };
+    let mut taken: HashSet<String> =
+        items.iter().filter_map(|item| Some(item.field("name")?.as_text()?.to_owned())).collect();
+    for item in items {
+        let made = (item.field("name").is_none()).then(|| base(item));
+        if let (Some(made), NodeKind::Object(entries)) = (made, &mut item.kind) {
+            let name = free_name(&made, &taken);
+            taken.insert(name.clone());
+            entries.insert(0, Entry { key: "name".to_owned(), key_at: None, value: Node::text(name) });
+        }
+    }
+}
+
+/// The name a backend gets from its address: `10.0.1.1:3000` becomes `10-0-1-1-3000`.
+pub fn made_backend_name(address: &str) -> String {
+    let folded: String = address
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let mut name = String::new();
+    for part in folded.split('-').filter(|part| !part.is_empty()) {
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.push_str(part);
+    }
+    name
+}
+
+fn free_name(base: &str, taken: &HashSet<String>) -> String {
+    let mut base: String = base.chars().take(Name::MAX_LEN - 8).collect();
+    while base.ends_with('-') {
+        base.pop();
+    }
+    if base.parse::<Name>().is_err() {
+        base = "unnamed".to_owned();
+    }
+    if !taken.contains(&base) {
+        return base;
+    }
+    (2..).map(|n| format!("{base}-{n}")).find(|name| !taken.contains(name)).unwrap_or(base)
+}
+
+/// Takes the keys out of the certificates.
+pub(super) fn take_keys(document: &mut Node) -> Vec<(Name, PrivateKeyPem)> {
+    let mut keys = Vec::new();
+    if let Some(Node { kind: NodeKind::List(certificates), .. }) = document.field_mut("certificates") {
+        for certificate in certificates {
+            let name = certificate.field("name").and_then(Node::as_text).and_then(|name| name.parse().ok());
+            let key = certificate.field("key").and_then(Node::as_text).map(str::to_owned);
+            if let (Some(name), Some(key)) = (name, key) {
+                keys.push((name, PrivateKeyPem(key)));
+            }
+            if let NodeKind::Object(entries) = &mut certificate.kind {
+                entries.retain(|entry| entry.key != "key");
+            }
+        }
+    }
+    keys
+}
+
+/// Objects in order of name.
+pub(super) fn sort(document: &mut Node) {
+    for (_, field) in super::KINDS {
+        if let Some(Node { kind: NodeKind::List(objects), .. }) = document.field_mut(field) {
+            objects.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
+        }
+    }
+}
+
+fn name_of(node: &Node) -> Option<&str> {
+    node.field("name").and_then(Node::as_text)
+}

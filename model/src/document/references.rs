@@ -1,0 +1,122 @@
+//! What spans objects: names that must exist, addresses that must not collide.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    tree::{Node, Position},
+    violation::{Violation, nearest},
+};
+use crate::{BindHost, Config, Listener, Name, Protocol};
+
+/// Where the objects of a document stand: the order of the nouns is by name.
+#[derive(Debug, Default)]
+pub(super) struct Pointers {
+    listeners: HashMap<String, (usize, Option<Position>)>,
+    /// Names that the document declares, also of objects that did not build.
+    declared: HashMap<&'static str, HashSet<String>>,
+}
+
+impl Pointers {
+    pub(super) fn of(document: &Node) -> Self {
+        let names = |field: &str| {
+            let items = document.field(field).map(Node::items).unwrap_or_default();
+            items.iter().enumerate().filter_map(|(index, item)| {
+                Some((item.field("name")?.as_text()?.to_owned(), (index, item.at)))
+            })
+        };
+        Self {
+            listeners: names("listeners").collect(),
+            declared: super::KINDS
+                .iter()
+                .map(|(kind, field)| (*kind, names(field).map(|(name, _)| name).collect()))
+                .collect(),
+        }
+    }
+
+    fn listener(&self, name: &Name) -> (String, Option<Position>) {
+        match self.listeners.get(name.as_str()) {
+            Some((index, at)) => (format!("/listeners/{index}"), *at),
+            None => (format!("/listeners/{name}"), None),
+        }
+    }
+
+    fn declares(&self, kind: &str, name: &Name) -> bool {
+        self.declared.get(kind).is_some_and(|names| names.contains(name.as_str()))
+    }
+}
+
+/// Everything that refers to what is not there, and binds that collide. Pointers name listeners by their names.
+pub fn check_references(config: &Config) -> Vec<Violation> {
+    let mut out = Vec::new();
+    check(config, &Pointers::default(), &mut out);
+    out
+}
+
+pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
+    let pools: HashSet<&Name> = config.pools.iter().map(|pool| &pool.name).collect();
+    let certificates: HashSet<&Name> =
+        config.certificates.iter().map(|certificate| &certificate.name).collect();
+    for listener in &config.listeners {
+        check_listener(listener, &pools, &certificates, pointers, out);
+    }
+    check_binds(config, pointers, out);
+}
+
+fn check_listener(
+    listener: &Listener,
+    pools: &HashSet<&Name>,
+    certificates: &HashSet<&Name>,
+    pointers: &Pointers,
+    out: &mut Vec<Violation>,
+) {
+    let mut dangling = |kind: &str, name: &Name, known: &HashSet<&Name>, field: String| {
+        let (pointer, at) = pointers.listener(&listener.name);
+        let violation = Violation::new(
+            pointer + &field,
+            at,
+            "dangling-reference",
+            format!("there is no {kind} {name:?}"),
+        );
+        out.push(match nearest(name.as_str(), known.iter().map(|name| name.as_str())) {
+            Some(word) => violation.hint(format!("did you mean {word:?}?")),
+            None => violation,
+        });
+    };
+    for (index, rule) in listener.rules.iter().enumerate() {
+        for pool in rule.action.pools() {
+            if !pools.contains(pool) && !pointers.declares("pool", pool) {
+                dangling("pool", pool, pools, format!("/rules/{index}"));
+            }
+        }
+    }
+    for (index, name) in listener.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
+        if !certificates.contains(name) && !pointers.declares("certificate", name) {
+            dangling("certificate", name, certificates, format!("/tls/certificates/{index}"));
+        }
+    }
+}
+
+/// `*:443` holds the port on every address; two different addresses may share it.
+fn check_binds(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
+    let mut by_port: HashMap<(Protocol, u16), Vec<(&Listener, BindHost)>> = HashMap::new();
+    for listener in &config.listeners {
+        for (index, bind) in listener.bind.iter().enumerate() {
+            let others = by_port.entry((listener.protocol, bind.port)).or_default();
+            if let Some((other, _)) = others.iter().find(|(_, held)| overlap(*held, bind.host)) {
+                let (pointer, at) = pointers.listener(&listener.name);
+                let detail = format!("{bind} is bound by listener {:?} already", other.name);
+                out.push(Violation::new(format!("{pointer}/bind/{index}"), at, "bind-collision", detail));
+            }
+            others.push((listener, bind.host));
+        }
+    }
+}
+
+fn overlap(a: BindHost, b: BindHost) -> bool {
+    match (a, b) {
+        (BindHost::Any, _) | (_, BindHost::Any) => true,
+        (BindHost::Ip(a), BindHost::Ip(b)) => {
+            a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The fields of a document, declared once: checking, the JSON Schema and the table of defaults all read this.
+
+/// What a value must look like.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Name,
+    Text,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// A number from 1, or the word `unlimited`.
+    Limit {
+        max: i64,
+    },
+    Duration,
+    /// A duration, or the word `unlimited`.
+    DurationLimit,
+    /// One of these words; `later` are words of the goal that are not built yet.
+    Word {
+        words: &'static [&'static str],
+        later: &'static [&'static str],
+    },
+    Labels,
+    Bind,
+    BackendAddress,
+    Prefix,
+    Sni,
+    /// PEM with a block whose label ends so.
+    Pem(&'static str),
+    Object(&'static ObjectSpec),
+    List(&'static Kind),
+    /// One item, or a list of them.
+    OneOrMany(&'static Kind),
+    /// `{}`.
+    Empty,
+    /// Exactly this number.
+    Constant(i64),
+}
+
+/// One field.
+#[derive(Debug)]
+pub(super) struct FieldSpec {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) required: bool,
+    /// As JSON text; empty: none.
+    pub(super) default: &'static str,
+    pub(super) doc: &'static str,
+}
+
+/// One kind of object.
+#[derive(Debug)]
+pub(super) struct ObjectSpec {
+    pub(super) name: &'static str,
+    pub(super) fields: &'static [FieldSpec],
+    /// Fields of the goal that are not built yet: refused as such, never ignored.
+    pub(super) later: &'static [&'static str],
+}
+
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> FieldSpec {
+    FieldSpec { name, kind, required: true, default: "", doc }
+}
+
+const fn field(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> FieldSpec {
+    FieldSpec { name, kind, required: false, default, doc }
+}
+
+const NAMES: Kind = Kind::List(&Kind::Name);
+const PREFIXES: Kind = Kind::OneOrMany(&Kind::Prefix);
+
+pub(super) static DOCUMENT: ObjectSpec = ObjectSpec {
+    name: "document",
+    fields: &[
+        field("version", Kind::Constant(1), "1", "The version of this schema."),
+        field(
+            "defaults",
+            Kind::Object(&DEFAULTS),
+            "",
+            "For every listener and pool that does not say otherwise.",
+        ),
+        field("listeners", Kind::List(&Kind::Object(&LISTENER)), "[]", "Where traffic enters."),
+        field("pools", Kind::List(&Kind::Object(&POOL)), "[]", "Where it goes."),
+        field("certificates", Kind::List(&Kind::Object(&CERTIFICATE)), "[]", "What TLS is terminated with."),
+    ],
+    later: &["caBundles", "acmeAccounts", "addressLists", "maps", "secrets", "tests"],
+};
+
+pub(super) static DEFAULTS: ObjectSpec = ObjectSpec {
+    name: "defaults",
+    fields: &[
+        field("connect", Kind::Object(&CONNECT), "", "Of pools."),
+        field("timeouts", Kind::Object(&TIMEOUTS), "", "Of listeners."),
+    ],
+    later: &["tcp", "udp", "limits", "healthCheck", "outlier", "accessLog"],
+};
+
+pub(super) static LISTENER: ObjectSpec = ObjectSpec {
+    name: "listener",
+    fields: &[
+        required("name", Kind::Name, "Unique among listeners."),
+        field("labels", Kind::Labels, "{}", "Free labels."),
+        required("bind", Kind::List(&Kind::Bind), "Addresses to accept on: `*:443` is both families."),
+        field("protocol", Kind::Word { words: &["tcp", "udp"], later: &[] }, "\"tcp\"", "The transport."),
+        field("tls", Kind::Object(&TLS), "", "How to terminate TLS, for rules that do. TCP only."),
+        required("rules", Kind::List(&Kind::Object(&RULE)), "In order; the first that matches wins."),
+        field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
+        field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),
+        field("udp", Kind::Object(&UDP), "", "Flow settings of a UDP listener."),
+    ],
+    later: &[
+        "interface",
+        "freebind",
+        "forwarding",
+        "nodes",
+        "preamble",
+        "proxyProtocol",
+        "access",
+        "tcp",
+        "affinity",
+        "accessLog",
+    ],
+};
+
+pub(super) static TLS: ObjectSpec = ObjectSpec {
+    name: "tls",
+    fields: &[
+        required("certificates", NAMES, "Chosen by server name and key type; the first is the default."),
+        field(
+            "minVersion",
+            Kind::Word { words: &["1.2", "1.3"], later: &[] },
+            "\"1.2\"",
+            "The oldest version spoken.",
+        ),
+        field(
+            "alpn",
+            Kind::List(&Kind::Text),
+            "[]",
+            "Application protocols offered, in order of preference.",
+        ),
+    ],
+    later: &["cipherSuites", "keyExchange", "requireSni", "clientAuth"],
+};
+
+pub(super) static RULE: ObjectSpec = ObjectSpec {
+    name: "rule",
+    fields: &[
+        field("name", Kind::Name, "", "Unique in its listener; made when absent."),
+        field("match", Kind::Object(&MATCH), "{}", "What a connection must look like; absent: any."),
+        field("pool", Kind::Name, "", "Where it goes. One of `pool`, `split`, `reject`."),
+        field("split", Kind::List(&Kind::Object(&SPLIT)), "", "One of several pools, by weight."),
+        field("reject", Kind::Empty, "", "Closed at once, and counted with the rule's name."),
+        field(
+            "tls",
+            Kind::Word { words: &["terminate", "passthrough"], later: &[] },
+            "\"terminate\" when the listener has `tls`, else \"passthrough\"",
+            "Whether TLS ends here.",
+        ),
+    ],
+    later: &["mirror", "sticky"],
+};
+
+pub(super) static MATCH: ObjectSpec = ObjectSpec {
+    name: "match",
+    fields: &[
+        field("sni", Kind::OneOrMany(&Kind::Sni), "[]", "Server names: exact, or `*.example.com`."),
+        field("client", PREFIXES, "[]", "The client's address."),
+        field("peer", PREFIXES, "[]", "The address of the socket's peer."),
+    ],
+    later: &["any", "all", "not", "alpn", "tls", "port"],
+};
+
+pub(super) static SPLIT: ObjectSpec = ObjectSpec {
+    name: "split",
+    fields: &[
+        required("pool", Kind::Name, "The pool."),
+        required("weight", Kind::Integer { min: 0, max: 1_000_000 }, "Its share; 0 gets nothing."),
+    ],
+    later: &[],
+};
+
+pub(super) static LIMITS: ObjectSpec = ObjectSpec {
+    name: "limits",
+    fields: &[field("maxConnections", Kind::Limit { max: 10_000_000 }, "20000", "Open client connections.")],
+    later: &[
+        "maxConnectionsPerClient",
+        "newConnectionsPerSecond",
+        "newPerClientPerSecond",
+        "bytesPerSecond",
+        "bytesPerSecondPerClient",
+        "clientPrefix",
+        "scope",
+    ],
+};
+
+pub(super) static TIMEOUTS: ObjectSpec = ObjectSpec {
+    name: "timeouts",
+    fields: &[
+        field("handshake", Kind::Duration, "\"10s\"", "From accept until the connection is routed."),
+        field("idle", Kind::DurationLimit, "\"1h\"", "Without a byte in either direction."),
+        field(
+            "halfClose",
+            Kind::Duration,
+            "\"1m\"",
+            "After one direction ended, without a byte in the other.",
+        ),
+        field("lifetime", Kind::DurationLimit, "\"unlimited\"", "Of the whole connection."),
+    ],
+    later: &[],
+};
+
+pub(super) static UDP: ObjectSpec = ObjectSpec {
+    name: "udp",
+    fields: &[
+        field("idleTimeout", Kind::Duration, "\"60s\"", "After the last datagram in either direction."),
+        field(
+            "unansweredTimeout",
+            Kind::Duration,
+            "\"10s\"",
+            "The same for a flow that never saw an answer.",
+        ),
+        field("maxFlows", Kind::Integer { min: 1, max: 10_000_000 }, "65536", "Flows at a time, per node."),
+        field(
+            "maxFlowsPerClient",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "1024",
+            "Flows at a time of one client.",
+        ),
+    ],
+    later: &["maxRequests", "maxResponses", "perPacket", "maxReplyRatio", "preset"],
+};
+
+pub(super) static POOL: ObjectSpec = ObjectSpec {
+    name: "pool",
+    fields: &[
+        required("name", Kind::Name, "Unique among pools."),
+        field(
+            "balance",
+            Kind::Word {
+                words: &["random", "roundRobin", "leastConn", "hash"],
+                later: &["maglev", "leastBandwidth", "p2c", "ewma"],
+            },
+            "\"roundRobin\"",
+            "How to choose among the usable backends of the leading tier.",
+        ),
+        field(
+            "hashOn",
+            Kind::Word { words: &["client", "clientPort", "sni", "listener"], later: &[] },
+            "\"client\"",
+            "What `hash` looks at.",
+        ),
+        field("backends", Kind::List(&Kind::Object(&BACKEND)), "[]", "Fixed backends."),
+        field("healthCheck", Kind::Object(&HEALTH_CHECK), "", "Active check; absent: none."),
+        field("outlier", Kind::Object(&OUTLIER), "", "Passive check by failed dials."),
+        field(
+            "whenAllDown",
+            Kind::Word { words: &["reject", "any"], later: &[] },
+            "\"reject\"",
+            "What to do when no backend is usable.",
+        ),
+        field("connect", Kind::Object(&CONNECT), "", "How a backend is dialled."),
+    ],
+    later: &[
+        "tiers",
+        "queue",
+        "limits",
+        "discovery",
+        "slowStart",
+        "onDown",
+        "onRemoved",
+        "tls",
+        "proxyProtocol",
+        "preserveClientAddress",
+        "rebalance",
+        "labels",
+    ],
+};
+
+pub(super) static BACKEND: ObjectSpec = ObjectSpec {
+    name: "backend",
+    fields: &[
+        field("name", Kind::Name, "", "Unique in its pool; made from the address when absent."),
+        required("address", Kind::BackendAddress, "`host:port`; without a port, the listener's."),
+        field("weight", Kind::Integer { min: 0, max: 65_535 }, "1", "Its share; 0 gets nothing."),
+        field(
+            "priority",
+            Kind::Integer { min: 0, max: 65_535 },
+            "0",
+            "Its tier: the lowest usable one leads.",
+        ),
+        field(
+            "maxConnections",
+            Kind::Limit { max: 10_000_000 },
+            "\"unlimited\"",
+            "Open connections, per node.",
+        ),
+    ],
+    later: &["sni", "labels"],
+};
+
+pub(super) static HEALTH_CHECK: ObjectSpec = ObjectSpec {
+    name: "healthCheck",
+    fields: &[
+        required(
+            "type",
+            Kind::Word {
+                words: &["tcp"],
+                later: &[
+                    "tls", "http", "https", "grpc", "udp", "dns", "script", "postgres", "mysql", "redis",
+                    "agent", "exec",
+                ],
+            },
+            "How to check.",
+        ),
+        field("interval", Kind::Duration, "\"5s\"", "Between the starts of two checks."),
+        field("timeout", Kind::Duration, "\"2s\"", "How long one check may take."),
+        field(
+            "rise",
+            Kind::Integer { min: 1, max: 1_000 },
+            "2",
+            "Successes in a row that make a backend up.",
+        ),
+        field("fall", Kind::Integer { min: 1, max: 1_000 }, "3", "Failures in a row that make it down."),
+        field("port", Kind::Integer { min: 1, max: 65_535 }, "", "Another port than the backend's."),
+    ],
+    later: &["fastInterval", "initial", "proxyProtocol"],
+};
+
+pub(super) static OUTLIER: ObjectSpec = ObjectSpec {
+    name: "outlier",
+    fields: &[
+        field(
+            "consecutiveFailures",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "5",
+            "Failed dials in a row that set a backend aside.",
+        ),
+        field("ejection", Kind::Duration, "\"30s\"", "How long it is set aside."),
+        field(
+            "maxEjectedPercent",
+            Kind::Integer { min: 0, max: 100 },
+            "50",
+            "The greatest part of a pool that may be set aside.",
+        ),
+    ],
+    later: &["successRate"],
+};
+
+pub(super) static CONNECT: ObjectSpec = ObjectSpec {
+    name: "connect",
+    fields: &[
+        field("timeout", Kind::Duration, "\"5s\"", "Of one attempt."),
+        field(
+            "attempts",
+            Kind::Integer { min: 1, max: 100 },
+            "3",
+            "Backends tried before the client is closed.",
+        ),
+    ],
+    later: &["retryBudgetPercent", "sourceAddresses"],
+};
+
+pub(super) static CERTIFICATE: ObjectSpec = ObjectSpec {
+    name: "certificate",
+    fields: &[
+        required("name", Kind::Name, "Unique among certificates."),
+        field("chain", Kind::Pem("CERTIFICATE"), "", "The chain as PEM, leaf first."),
+        field("chainFile", Kind::Text, "", "A file with the chain, relative to the document. Files only."),
+        field(
+            "key",
+            Kind::Pem("PRIVATE KEY"),
+            "",
+            "The key as PEM. Never comes back out; absent: the stored key stays.",
+        ),
+        field("keyFile", Kind::Text, "", "A file with the key. Files only."),
+    ],
+    later: &["acme"],
+};
