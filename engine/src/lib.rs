@@ -1,1 +1,10 @@
-//! awe4lb-engine
+//! Decisions without I/O: where a connection goes, who is alive, whom to pick, which flow a datagram belongs to.
+//!
+//! Time, randomness and bytes are arguments, so that everything here can be replayed by seed. The control plane answers
+//! "where would this go, and why" with the very code that routes.
+
+pub mod balance;
+pub mod client_hello;
+pub mod flows;
+pub mod health;
+pub mod route;
