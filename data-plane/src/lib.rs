@@ -1,1 +1,3 @@
-//! awe4lb-data-plane
+//! A node of awe4lb: sockets and workers (`traffic`) run what the control half (`control`) was told.
+
+pub mod control;

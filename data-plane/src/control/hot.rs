@@ -1,0 +1,135 @@
+//! What the control half sees of the hot half: one seam, so that everything here is testable without sockets.
+
+use std::{any::Any, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+
+use awe4lb_engine::health::Health;
+use awe4lb_model::{
+    EndReason,
+    placed::{NodeConfig, Number, PlacedPool, ResourceId},
+};
+
+/// How strictly a configuration is prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All or nothing.
+    Strict,
+    /// A cold start: what cannot be bound is left out and named.
+    BestEffort,
+}
+
+/// One thing that is wrong with one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which.
+    pub resource: ResourceId,
+    /// Stable: `bind-failed`, `key-mismatch`, …
+    pub code: &'static str,
+    /// JSON pointer inside the resource, empty for all of it.
+    pub field_path: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A configuration that is ready to run and touches nothing live until it is committed; dropped: nothing happened.
+pub struct Prepared {
+    /// What the hot half made; only it knows the type.
+    pub inner: Box<dyn Any + Send>,
+    /// What was left out ([`Mode::BestEffort`] only).
+    pub missing: Vec<Problem>,
+}
+
+/// Admin state of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdminState {
+    /// Takes connections.
+    #[default]
+    Ready,
+    /// Keeps its connections and takes no new ones.
+    Drain,
+    /// Loses its connections and takes no new ones.
+    Maintenance,
+}
+
+/// What is true of a backend now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// Of the backend.
+    pub number: Number,
+    /// By active checks.
+    pub health: Health,
+    /// Why, in words.
+    pub reason: String,
+    /// Set aside by passive checks.
+    pub ejected: bool,
+    /// Addresses in use; a fixed one, or what its name resolved to.
+    pub addresses: Vec<IpAddr>,
+    /// As set.
+    pub admin: AdminState,
+    /// Open connections and flows.
+    pub active: u64,
+}
+
+/// A running pool: health, addresses and admin states go in, views come out.
+pub trait PoolHandle: Send + Sync {
+    /// What it runs.
+    fn placed(&self) -> Arc<PlacedPool>;
+    /// The result of checks.
+    fn set_health(&self, backend: Number, health: Health, reason: &str);
+    /// What a host name means now.
+    fn set_resolved(&self, backend: Number, addresses: Vec<IpAddr>);
+    /// From an overlay.
+    fn set_admin(&self, backend: Number, state: AdminState);
+    /// All members, in order.
+    fn members(&self) -> Vec<MemberView>;
+}
+
+/// Cumulative since the process started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CounterSample {
+    /// Of a listener, rule, pool or backend.
+    pub number: u64,
+    /// Client to backend, payload delivered.
+    pub bytes_in: u64,
+    /// Backend to client, payload delivered.
+    pub bytes_out: u64,
+    /// Accepted, routed or dialled here, ever.
+    pub connections_total: u64,
+    /// Now.
+    pub connections_active: u64,
+    /// How they ended: pairs of reason and count, without zeros, in order of reason.
+    pub ends: Vec<(EndReason, u64)>,
+    /// UDP, client to backend.
+    pub datagrams_in: u64,
+    /// UDP, backend to client.
+    pub datagrams_out: u64,
+    /// Sum over successful dials.
+    pub dial_micros_total: u64,
+    /// Successful dials.
+    pub dials_total: u64,
+    /// Sum over TLS handshakes with clients.
+    pub handshake_micros_total: u64,
+    /// TLS handshakes with clients.
+    pub handshakes_total: u64,
+}
+
+/// The hot half.
+pub trait DataPath: Send + Sync + 'static {
+    /// Compiles, binds, loads keys; touches nothing live. May take a while: call it off the control thread.
+    fn prepare(&self, config: Arc<NodeConfig>, mode: Mode) -> Result<Prepared, Vec<Problem>>;
+    /// Makes it live. Cannot fail.
+    fn commit(&self, prepared: Prepared);
+    /// The pools of the live configuration.
+    fn pools(&self) -> Vec<Arc<dyn PoolHandle>>;
+    /// All counters, including those of removed objects until [`Self::forget_counters`].
+    fn counters(&self) -> Vec<CounterSample>;
+    /// These numbers of removed objects were reported to the end.
+    fn forget_counters(&self, numbers: &[u64]);
+    /// Resolves when a member's state may have changed since the last call.
+    fn pools_changed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// Open client connections and flows.
+    fn active_connections(&self) -> u64;
+    /// No new connections from now on.
+    fn stop_accepting(&self);
+    /// Resolves when all connections ended, or were closed at the deadline.
+    fn drain<'a>(&'a self, deadline: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}

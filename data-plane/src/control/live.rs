@@ -1,0 +1,212 @@
+//! What the node runs now, and the only way to change it: prepare, then commit, one change at a time.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use awe4lb_model::placed::{NodeConfig, Number, ResourceKind};
+use awe4lb_proto::v1;
+use bytes::Bytes;
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::hot::{DataPath, Mode, Prepared, Problem};
+
+/// What runs.
+#[derive(Debug, Default)]
+pub struct Running {
+    /// Goes up with each commit; 0: nothing was ever committed.
+    pub commits: u64,
+    /// All of it.
+    pub config: Arc<NodeConfig>,
+    /// By which assignment; `None` from a file.
+    pub assignment: Option<v1::Assignment>,
+    /// Over what was built, for the control plane.
+    pub built_hash: Bytes,
+    /// Listeners that could not be bound (a cold start only), and why.
+    pub missing: Vec<Problem>,
+    /// When it was committed.
+    pub since: Option<SystemTime>,
+}
+
+impl Running {
+    /// Whether anything was ever committed.
+    pub fn is_configured(&self) -> bool {
+        self.commits > 0
+    }
+
+    /// Names of the listeners that are not bound.
+    pub fn missing_listeners(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .missing
+            .iter()
+            .filter(|problem| problem.resource.kind == ResourceKind::Listener)
+            .map(|problem| problem.resource.name.to_string())
+            .collect();
+        names.dedup();
+        names
+    }
+}
+
+/// The hot half and what it runs.
+pub struct Live {
+    path: Arc<dyn DataPath>,
+    running: watch::Sender<Arc<Running>>,
+    turn: Mutex<()>,
+}
+
+/// The right to change what runs. Held from prepare to commit.
+pub struct Turn<'a> {
+    live: &'a Live,
+    _guard: MutexGuard<'a, ()>,
+}
+
+/// Prepared, not yet live.
+pub struct Ready {
+    prepared: Prepared,
+    config: Arc<NodeConfig>,
+}
+
+impl Ready {
+    /// What was left out.
+    pub fn missing(&self) -> &[Problem] {
+        &self.prepared.missing
+    }
+}
+
+impl Live {
+    /// Nothing runs yet.
+    pub fn new(path: Arc<dyn DataPath>) -> Self {
+        Self { path, running: watch::Sender::new(Arc::default()), turn: Mutex::new(()) }
+    }
+
+    /// The hot half.
+    pub fn path(&self) -> &Arc<dyn DataPath> {
+        &self.path
+    }
+
+    /// What runs now.
+    pub fn running(&self) -> Arc<Running> {
+        self.running.borrow().clone()
+    }
+
+    /// What runs now, and every change of it.
+    pub fn watch(&self) -> watch::Receiver<Arc<Running>> {
+        self.running.subscribe()
+    }
+
+    /// Waits until nobody else is changing.
+    pub async fn turn(&self) -> Turn<'_> {
+        Turn { live: self, _guard: self.turn.lock().await }
+    }
+
+    /// Tries again to bind what a cold start left out. True when something came back.
+    pub async fn retry_missing(&self) -> bool {
+        let turn = self.turn().await;
+        let before = self.running();
+        if before.missing.is_empty() {
+            return false;
+        }
+        let Ok(ready) = turn.prepare(before.config.clone(), Mode::BestEffort).await else { return false };
+        if ready.missing().len() >= before.missing.len() {
+            return false;
+        }
+        turn.commit(ready, before.assignment.clone(), before.built_hash.clone());
+        true
+    }
+}
+
+impl Turn<'_> {
+    /// Compiles, binds and loads off this thread.
+    pub async fn prepare(&self, config: Arc<NodeConfig>, mode: Mode) -> Result<Ready, Vec<Problem>> {
+        let path = self.live.path.clone();
+        let of = config.clone();
+        let prepared = tokio::task::spawn_blocking(move || path.prepare(of, mode)).await;
+        match prepared {
+            Ok(result) => result.map(|prepared| Ready { prepared, config }),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// Makes it live.
+    pub fn commit(&self, ready: Ready, assignment: Option<v1::Assignment>, built_hash: Bytes) {
+        let missing = ready.prepared.missing.clone();
+        self.live.path.commit(ready.prepared);
+        self.live.running.send_modify(|running| {
+            *running = Arc::new(Running {
+                commits: running.commits + 1,
+                config: ready.config,
+                assignment,
+                built_hash,
+                missing,
+                since: Some(SystemTime::now()),
+            });
+        });
+    }
+
+    /// The same configuration runs under a higher assignment.
+    pub fn reassign(&self, assignment: v1::Assignment) {
+        self.live.running.send_modify(|running| {
+            *running = Arc::new(Running {
+                commits: running.commits,
+                config: running.config.clone(),
+                assignment: Some(assignment),
+                built_hash: running.built_hash.clone(),
+                missing: running.missing.clone(),
+                since: running.since,
+            });
+        });
+    }
+}
+
+/// Keeps trying to bind what is missing, every few seconds.
+pub async fn retry_missing_forever(live: Arc<Live>) {
+    let mut changes = live.watch();
+    loop {
+        if changes.wait_for(|running| !running.missing.is_empty()).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if live.retry_missing().await {
+            let missing = live.running().missing_listeners();
+            tracing::info!(?missing, "listeners that could not be bound are bound now");
+        }
+    }
+}
+
+/// The names behind a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A listener.
+    Listener(String),
+    /// A rule of a listener.
+    Rule(String, String),
+    /// A pool.
+    Pool(String),
+    /// A backend of a pool.
+    Backend(String, String),
+}
+
+/// Names by number, of everything that is in `config`.
+pub fn names(config: &NodeConfig) -> HashMap<u64, Named> {
+    let mut names = HashMap::new();
+    let mut add = |Number(number): Number, named| {
+        names.insert(number, named);
+    };
+    for placed in &config.listeners {
+        let listener = placed.listener.name.to_string();
+        for (number, rule) in placed.rule_numbers.iter().zip(&placed.listener.rules) {
+            add(*number, Named::Rule(listener.clone(), rule.name.to_string()));
+        }
+        add(placed.number, Named::Listener(listener));
+    }
+    for placed in &config.pools {
+        let pool = placed.pool.name.to_string();
+        for (number, backend) in placed.backend_numbers.iter().zip(&placed.pool.backends) {
+            add(*number, Named::Backend(pool.clone(), backend.name.to_string()));
+        }
+        add(placed.number, Named::Pool(pool));
+    }
+    names
+}
