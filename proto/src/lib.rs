@@ -1,5 +1,34 @@
 //! The wire format between the planes: generated types, total conversions to and from the model, and the hashes that
 //! identify manifests and resources.
+//!
+//! Nothing here decides anything. Whatever comes from the wire is checked here and nowhere else: behind these
+//! conversions stand only valid nouns.
+
+mod built;
+mod chunks;
+mod convert;
+mod error;
+mod hash;
+pub mod manifest;
+pub mod resources;
+#[cfg(test)]
+mod strategies;
+#[cfg(test)]
+mod tests;
+
+pub use built::built_hash;
+pub use chunks::{Chunks, Collector, MAX_MESSAGE_DATA};
+pub use error::{Noun, Problem, WireError};
+pub use hash::Hash;
+
+/// The version of the protocol that [`v1`] is, as `Hello.protocol` says it.
+pub const PROTOCOL: u32 = 1;
+
+/// The name in the control plane's certificate: fixed, so that a move to another host changes nothing.
+pub const SERVER_NAME: &str = "control-plane.awe4lb.internal";
+
+/// What this version can do beyond protocol 1's base, as `Hello.capabilities` and `Resource.requires` say it.
+pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls"];
 
 /// Generated from `awe4lb/v1/node.proto`.
 #[allow(
@@ -11,4 +40,18 @@
 )]
 pub mod v1 {
     tonic::include_proto!("awe4lb.v1");
+
+    // Written by hand, so that a key never gets into a log.
+    impl std::fmt::Debug for Key {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Key").field("certificate", &self.certificate).finish_non_exhaustive()
+        }
+    }
+
+    // As with the key: a join token is a secret.
+    impl std::fmt::Debug for EnrolRequest {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("EnrolRequest").field("name", &self.name).finish_non_exhaustive()
+        }
+    }
 }

@@ -1,0 +1,177 @@
+//! Listeners.
+
+use std::collections::BTreeMap;
+
+use awe4lb_model::{
+    BindAddress, BindHost, Limits, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings,
+    UdpSettings, placed::PlacedListener,
+};
+use bytes::Bytes;
+
+use super::{
+    At, duration, ip, ip_bytes, millis, name, number, optional_duration, optional_millis, port, positive,
+    rule,
+};
+use crate::{Noun, Problem, WireError, v1};
+
+impl From<&PlacedListener> for v1::Listener {
+    fn from(placed: &PlacedListener) -> Self {
+        let listener = &placed.listener;
+        Self {
+            number: placed.number.0,
+            name: listener.name.to_string(),
+            labels: listener
+                .labels
+                .iter()
+                .map(|(key, value)| v1::Label { key: key.clone(), value: value.clone() })
+                .collect(),
+            bind: listener.bind.iter().map(bind_to_wire).collect(),
+            protocol: match listener.protocol {
+                Protocol::Tcp => v1::Transport::Tcp,
+                Protocol::Udp => v1::Transport::Udp,
+            }
+            .into(),
+            tls: listener.tls.as_ref().map(tls_to_wire),
+            rules: listener
+                .rules
+                .iter()
+                .zip(&placed.rule_numbers)
+                .map(|(rule, number)| rule::to_wire(rule, *number))
+                .collect(),
+            max_connections: listener.limits.max_connections,
+            handshake_timeout_ms: millis(listener.timeouts.handshake),
+            idle_timeout_ms: optional_millis(listener.timeouts.idle),
+            half_close_timeout_ms: millis(listener.timeouts.half_close),
+            lifetime_ms: optional_millis(listener.timeouts.lifetime),
+            udp_idle_timeout_ms: millis(listener.udp.idle_timeout),
+            udp_unanswered_timeout_ms: millis(listener.udp.unanswered_timeout),
+            udp_max_flows: listener.udp.max_flows,
+            udp_max_flows_per_client: listener.udp.max_flows_per_client,
+        }
+    }
+}
+
+impl TryFrom<v1::Listener> for PlacedListener {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Listener) -> Result<Self, WireError> {
+        let root = At::root(Noun::Listener);
+        let rules_at = root.field("rules");
+        let mut rules = Vec::with_capacity(wire.rules.len());
+        let mut rule_numbers = Vec::with_capacity(wire.rules.len());
+        for (index, rule) in wire.rules.into_iter().enumerate() {
+            let (number, rule) = rule::from_wire(rule, rules_at.index(index))?;
+            rule_numbers.push(number);
+            rules.push(rule);
+        }
+        if rules.is_empty() {
+            return Err(rules_at.refuse(Problem::Missing));
+        }
+        let listener = Listener {
+            name: name(&wire.name, root.field("name"))?,
+            labels: labels(wire.labels, root.field("labels"))?,
+            bind: binds(&wire.bind, root.field("bind"))?,
+            protocol: match v1::Transport::try_from(wire.protocol) {
+                Ok(v1::Transport::Tcp) => Protocol::Tcp,
+                Ok(v1::Transport::Udp) => Protocol::Udp,
+                Ok(v1::Transport::Unspecified) => {
+                    return Err(root.field("protocol").refuse(Problem::Missing));
+                }
+                Err(_) => return Err(root.field("protocol").refuse(Problem::UnknownValue(wire.protocol))),
+            },
+            tls: wire.tls.map(|tls| tls_from_wire(tls, root.field("tls"))).transpose()?,
+            rules,
+            limits: Limits { max_connections: wire.max_connections },
+            timeouts: TcpTimeouts {
+                handshake: duration(wire.handshake_timeout_ms, root.field("handshake_timeout_ms"))?,
+                idle: optional_duration(wire.idle_timeout_ms),
+                half_close: duration(wire.half_close_timeout_ms, root.field("half_close_timeout_ms"))?,
+                lifetime: optional_duration(wire.lifetime_ms),
+            },
+            udp: UdpSettings {
+                idle_timeout: duration(wire.udp_idle_timeout_ms, root.field("udp_idle_timeout_ms"))?,
+                unanswered_timeout: duration(
+                    wire.udp_unanswered_timeout_ms,
+                    root.field("udp_unanswered_timeout_ms"),
+                )?,
+                max_flows: positive(wire.udp_max_flows, root.field("udp_max_flows"))?,
+                max_flows_per_client: positive(
+                    wire.udp_max_flows_per_client,
+                    root.field("udp_max_flows_per_client"),
+                )?,
+            },
+        };
+        Ok(Self { number: number(wire.number, root.field("number"))?, rule_numbers, listener })
+    }
+}
+
+fn bind_to_wire(bind: &BindAddress) -> v1::Bind {
+    let address = match bind.host {
+        BindHost::Any => Bytes::new(),
+        BindHost::Ip(ip) => ip_bytes(ip),
+    };
+    v1::Bind { address, port: bind.port.into() }
+}
+
+fn binds(wire: &[v1::Bind], at: At<'_>) -> Result<Vec<BindAddress>, WireError> {
+    if wire.is_empty() {
+        return Err(at.refuse(Problem::Missing));
+    }
+    let one = |(index, bind): (usize, &v1::Bind)| {
+        let at = at.index(index);
+        let host = match &*bind.address {
+            [] => BindHost::Any,
+            bytes => BindHost::Ip(ip(bytes, at.field("address"))?),
+        };
+        match port(bind.port, at.field("port"))? {
+            0 => Err(at.field("port").refuse(Problem::Missing)),
+            port => Ok(BindAddress { host, port }),
+        }
+    };
+    wire.iter().enumerate().map(one).collect()
+}
+
+fn labels(wire: Vec<v1::Label>, at: At<'_>) -> Result<BTreeMap<String, String>, WireError> {
+    let mut labels = BTreeMap::new();
+    for (index, label) in wire.into_iter().enumerate() {
+        // Sorted, or the same labels would have two encodings.
+        if labels.last_key_value().is_some_and(|(last, _): (&String, _)| *last >= label.key) {
+            return Err(at.index(index).field("key").refuse(Problem::Duplicate(label.key)));
+        }
+        labels.insert(label.key, label.value);
+    }
+    Ok(labels)
+}
+
+fn tls_to_wire(tls: &TlsSettings) -> v1::Tls {
+    v1::Tls {
+        certificates: tls.certificates.iter().map(Name::to_string).collect(),
+        min_version: match tls.min_version {
+            MinTlsVersion::V1_2 => 12,
+            MinTlsVersion::V1_3 => 13,
+        },
+        alpn: tls.alpn.clone(),
+    }
+}
+
+fn tls_from_wire(wire: v1::Tls, at: At<'_>) -> Result<TlsSettings, WireError> {
+    let certificates_at = at.field("certificates");
+    if wire.certificates.is_empty() {
+        return Err(certificates_at.refuse(Problem::Missing));
+    }
+    let certificates = wire.certificates.iter().enumerate();
+    Ok(TlsSettings {
+        certificates: certificates
+            .map(|(index, text)| name(text, certificates_at.index(index)))
+            .collect::<Result<_, _>>()?,
+        min_version: match wire.min_version {
+            12 => MinTlsVersion::V1_2,
+            13 => MinTlsVersion::V1_3,
+            other => {
+                let problem = Problem::UnknownValue(i32::try_from(other).unwrap_or(i32::MAX));
+                return Err(at.field("min_version").refuse(problem));
+            }
+        },
+        alpn: wire.alpn,
+    })
+}

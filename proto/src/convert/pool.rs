@@ -1,0 +1,164 @@
+//! Pools and their backends.
+
+use awe4lb_model::{
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, WhenAllDown,
+    placed::{Number, PlacedPool},
+};
+use bytes::Bytes;
+
+use super::{At, at_most, duration, ip, ip_bytes, millis, name, number, port, positive};
+use crate::{Noun, Problem, WireError, v1};
+
+impl From<&PlacedPool> for v1::Pool {
+    fn from(placed: &PlacedPool) -> Self {
+        let pool = &placed.pool;
+        Self {
+            number: placed.number.0,
+            name: pool.name.to_string(),
+            balance: match pool.balance {
+                Balance::Random => v1::Balance::Random,
+                Balance::RoundRobin => v1::Balance::RoundRobin,
+                Balance::LeastConn => v1::Balance::LeastConn,
+                Balance::Hash => v1::Balance::Hash,
+            }
+            .into(),
+            hash_on: match pool.hash_on {
+                HashOn::Client => v1::HashOn::Client,
+                HashOn::ClientPort => v1::HashOn::ClientPort,
+                HashOn::Sni => v1::HashOn::Sni,
+                HashOn::Listener => v1::HashOn::Listener,
+            }
+            .into(),
+            backends: pool
+                .backends
+                .iter()
+                .zip(&placed.backend_numbers)
+                .map(|(backend, number)| backend_to_wire(backend, *number))
+                .collect(),
+            health_check: pool.health_check.map(|check| v1::HealthCheck {
+                interval_ms: millis(check.interval),
+                timeout_ms: millis(check.timeout),
+                rise: check.rise,
+                fall: check.fall,
+                port: check.port.unwrap_or(0).into(),
+            }),
+            outlier_consecutive_failures: pool.outlier.consecutive_failures,
+            outlier_ejection_ms: millis(pool.outlier.ejection),
+            outlier_max_ejected_percent: pool.outlier.max_ejected_percent.into(),
+            any_when_all_down: pool.when_all_down == WhenAllDown::Any,
+            connect_timeout_ms: millis(pool.connect.timeout),
+            connect_attempts: pool.connect.attempts,
+        }
+    }
+}
+
+impl TryFrom<v1::Pool> for PlacedPool {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Pool) -> Result<Self, WireError> {
+        let root = At::root(Noun::Pool);
+        let backends_at = root.field("backends");
+        let mut backends = Vec::with_capacity(wire.backends.len());
+        let mut backend_numbers = Vec::with_capacity(wire.backends.len());
+        for (index, backend) in wire.backends.into_iter().enumerate() {
+            let (number, backend) = backend_from_wire(backend, backends_at.index(index))?;
+            backend_numbers.push(number);
+            backends.push(backend);
+        }
+        let percent =
+            at_most(wire.outlier_max_ejected_percent, 100, root.field("outlier_max_ejected_percent"))?;
+        let pool = Pool {
+            name: name(&wire.name, root.field("name"))?,
+            balance: balance(wire.balance, root.field("balance"))?,
+            hash_on: hash_on(wire.hash_on, root.field("hash_on"))?,
+            backends,
+            health_check: wire
+                .health_check
+                .map(|check| health_check(check, root.field("health_check")))
+                .transpose()?,
+            outlier: Outlier {
+                consecutive_failures: wire.outlier_consecutive_failures,
+                ejection: std::time::Duration::from_millis(wire.outlier_ejection_ms),
+                max_ejected_percent: percent as u8,
+            },
+            when_all_down: if wire.any_when_all_down { WhenAllDown::Any } else { WhenAllDown::Reject },
+            connect: Connect {
+                timeout: duration(wire.connect_timeout_ms, root.field("connect_timeout_ms"))?,
+                attempts: positive(wire.connect_attempts, root.field("connect_attempts"))?,
+            },
+        };
+        Ok(Self { number: number(wire.number, root.field("number"))?, backend_numbers, pool })
+    }
+}
+
+fn balance(wire: i32, at: At<'_>) -> Result<Balance, WireError> {
+    match v1::Balance::try_from(wire) {
+        Ok(v1::Balance::Random) => Ok(Balance::Random),
+        Ok(v1::Balance::RoundRobin) => Ok(Balance::RoundRobin),
+        Ok(v1::Balance::LeastConn) => Ok(Balance::LeastConn),
+        Ok(v1::Balance::Hash) => Ok(Balance::Hash),
+        Ok(v1::Balance::Unspecified) => Err(at.refuse(Problem::Missing)),
+        Err(_) => Err(at.refuse(Problem::UnknownValue(wire))),
+    }
+}
+
+fn hash_on(wire: i32, at: At<'_>) -> Result<HashOn, WireError> {
+    match v1::HashOn::try_from(wire) {
+        Ok(v1::HashOn::Client) => Ok(HashOn::Client),
+        Ok(v1::HashOn::ClientPort) => Ok(HashOn::ClientPort),
+        Ok(v1::HashOn::Sni) => Ok(HashOn::Sni),
+        Ok(v1::HashOn::Listener) => Ok(HashOn::Listener),
+        Ok(v1::HashOn::Unspecified) => Err(at.refuse(Problem::Missing)),
+        Err(_) => Err(at.refuse(Problem::UnknownValue(wire))),
+    }
+}
+
+fn health_check(wire: v1::HealthCheck, at: At<'_>) -> Result<HealthCheck, WireError> {
+    Ok(HealthCheck {
+        interval: duration(wire.interval_ms, at.field("interval_ms"))?,
+        timeout: duration(wire.timeout_ms, at.field("timeout_ms"))?,
+        rise: positive(wire.rise, at.field("rise"))?,
+        fall: positive(wire.fall, at.field("fall"))?,
+        port: Some(port(wire.port, at.field("port"))?).filter(|port| *port != 0),
+    })
+}
+
+fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend {
+    let (ip, host) = match &backend.address.host {
+        BackendHost::Ip(ip) => (ip_bytes(*ip), String::new()),
+        BackendHost::Name(name) => (Bytes::new(), name.to_string()),
+    };
+    v1::Backend {
+        number: number.0,
+        name: backend.name.to_string(),
+        ip,
+        host,
+        port: backend.address.port.unwrap_or(0).into(),
+        weight: backend.weight,
+        priority: backend.priority,
+        max_connections: backend.max_connections,
+    }
+}
+
+fn backend_from_wire(wire: v1::Backend, at: At<'_>) -> Result<(Number, Backend), WireError> {
+    let host = match (wire.ip.is_empty(), wire.host.is_empty()) {
+        (false, true) => BackendHost::Ip(ip(&wire.ip, at.field("ip"))?),
+        (true, false) => BackendHost::Name(wire.host.into_boxed_str()),
+        (true, true) => return Err(at.field("ip").refuse(Problem::Missing)),
+        (false, false) => {
+            let problem = Problem::Malformed("both an address and a host name".to_owned());
+            return Err(at.field("host").refuse(problem));
+        }
+    };
+    let backend = Backend {
+        name: name(&wire.name, at.field("name"))?,
+        address: BackendAddress {
+            host,
+            port: Some(port(wire.port, at.field("port"))?).filter(|port| *port != 0),
+        },
+        weight: at_most(wire.weight, u16::MAX.into(), at.field("weight"))?,
+        priority: wire.priority,
+        max_connections: wire.max_connections,
+    };
+    Ok((number(wire.number, at.field("number"))?, backend))
+}

@@ -1,0 +1,177 @@
+//! Arbitrary valid configurations, for the property tests.
+
+use std::{net::IpAddr, time::Duration};
+
+use awe4lb_model::{
+    Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost, Certificate, Connect, HashOn,
+    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, Protocol, Rule, RuleAction,
+    SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
+};
+use ipnet::IpNet;
+use proptest::{collection::vec, option, prelude::*};
+
+pub fn name() -> impl Strategy<Value = Name> {
+    "[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?".prop_map(|text| text.parse().unwrap())
+}
+
+fn millis() -> impl Strategy<Value = Duration> {
+    (1u64..1_000_000_000).prop_map(Duration::from_millis)
+}
+
+fn prefix() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0u8..=128)
+        .prop_map(|(ip, length)| IpNet::new(ip, if ip.is_ipv4() { length % 33 } else { length }).unwrap())
+}
+
+fn sni() -> impl Strategy<Value = SniPattern> {
+    ("[a-z0-9]{1,9}(\\.[a-z0-9]{1,9}){0,3}", any::<bool>()).prop_map(|(name, wildcard)| {
+        if wildcard { SniPattern::Wildcard(name.into()) } else { SniPattern::Exact(name.into()) }
+    })
+}
+
+fn action(pool: &'static [&'static str]) -> impl Strategy<Value = RuleAction> {
+    let pool = proptest::sample::select(pool).prop_map(|name| name.parse::<Name>().unwrap());
+    prop_oneof![
+        pool.clone().prop_map(RuleAction::Pool),
+        vec((pool, 1u32..1000).prop_map(|(pool, weight)| SplitTarget { pool, weight }), 1..4)
+            .prop_map(RuleAction::Split),
+        Just(RuleAction::Reject),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = (Number, Rule)> {
+    let matches = (vec(sni(), 0..3), vec(prefix(), 0..3), vec(prefix(), 0..3))
+        .prop_map(|(sni, client, peer)| Match { sni, client, peer });
+    (1u64.., name(), matches, action(&["p0", "p1"]), any::<bool>()).prop_map(
+        |(number, name, matches, action, terminate)| {
+            let tls = if terminate { TlsMode::Terminate } else { TlsMode::Passthrough };
+            (Number(number), Rule { name, matches, action, tls })
+        },
+    )
+}
+
+fn tls() -> impl Strategy<Value = TlsSettings> {
+    (any::<bool>(), vec("[a-z0-9/.]{1,8}", 0..3)).prop_map(|(new, alpn)| TlsSettings {
+        certificates: vec!["c0".parse().unwrap()],
+        min_version: if new { MinTlsVersion::V1_3 } else { MinTlsVersion::V1_2 },
+        alpn,
+    })
+}
+
+fn bind() -> impl Strategy<Value = BindAddress> {
+    (option::of(any::<IpAddr>()), 1u16..)
+        .prop_map(|(ip, port)| BindAddress { host: ip.map_or(BindHost::Any, BindHost::Ip), port })
+}
+
+pub fn listener() -> impl Strategy<Value = PlacedListener> {
+    let labels = proptest::collection::btree_map(".{0,8}", ".{0,8}", 0..3);
+    let timeouts = (millis(), option::of(millis()), millis(), option::of(millis())).prop_map(
+        |(handshake, idle, half_close, lifetime)| TcpTimeouts { handshake, idle, half_close, lifetime },
+    );
+    let udp = (millis(), millis(), 1u32.., 1u32..).prop_map(
+        |(idle_timeout, unanswered_timeout, max_flows, max_flows_per_client)| UdpSettings {
+            idle_timeout,
+            unanswered_timeout,
+            max_flows,
+            max_flows_per_client,
+        },
+    );
+    let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
+    (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp).prop_map(
+        |((number, name, labels, bind, udp_transport), tls, rules, max_connections, timeouts, udp)| {
+            let (rule_numbers, rules) = rules.into_iter().unzip();
+            let listener = Listener {
+                name,
+                labels,
+                bind,
+                protocol: if udp_transport { Protocol::Udp } else { Protocol::Tcp },
+                tls,
+                rules,
+                limits: Limits { max_connections },
+                timeouts,
+                udp,
+            };
+            PlacedListener { number: Number(number), rule_numbers, listener }
+        },
+    )
+}
+
+fn backend() -> impl Strategy<Value = (Number, Backend)> {
+    let host = prop_oneof![
+        any::<IpAddr>().prop_map(BackendHost::Ip),
+        "[a-z]{1,9}(\\.[a-z]{1,9})?".prop_map(|name| BackendHost::Name(name.into())),
+    ];
+    (1u64.., name(), host, option::of(1u16..), 0u32..65_536, any::<u32>(), option::of(any::<u32>())).prop_map(
+        |(number, name, host, port, weight, priority, max_connections)| {
+            let address = BackendAddress { host, port };
+            (Number(number), Backend { name, address, weight, priority, max_connections })
+        },
+    )
+}
+
+pub fn pool() -> impl Strategy<Value = PlacedPool> {
+    let balance = proptest::sample::select(vec![
+        Balance::Random,
+        Balance::RoundRobin,
+        Balance::LeastConn,
+        Balance::Hash,
+    ]);
+    let hash_on =
+        proptest::sample::select(vec![HashOn::Client, HashOn::ClientPort, HashOn::Sni, HashOn::Listener]);
+    let check = (millis(), millis(), 1u32.., 1u32.., option::of(1u16..)).prop_map(
+        |(interval, timeout, rise, fall, port)| HealthCheck { interval, timeout, rise, fall, port },
+    );
+    let outlier = (any::<u32>(), millis(), 0u8..=100).prop_map(
+        |(consecutive_failures, ejection, max_ejected_percent)| Outlier {
+            consecutive_failures,
+            ejection,
+            max_ejected_percent,
+        },
+    );
+    let connect = (millis(), 1u32..).prop_map(|(timeout, attempts)| Connect { timeout, attempts });
+    let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5));
+    (head, option::of(check), outlier, any::<bool>(), connect).prop_map(
+        |((number, name, balance, hash_on, backends), health_check, outlier, any_when_down, connect)| {
+            let (backend_numbers, backends) = backends.into_iter().unzip();
+            let when_all_down = if any_when_down { WhenAllDown::Any } else { WhenAllDown::Reject };
+            let pool =
+                Pool { name, balance, hash_on, backends, health_check, outlier, when_all_down, connect };
+            PlacedPool { number: Number(number), backend_numbers, pool }
+        },
+    )
+}
+
+pub fn certificate() -> impl Strategy<Value = PlacedCertificate> {
+    (name(), ".{1,60}", ".{1,60}").prop_map(|(name, chain_pem, key)| PlacedCertificate {
+        certificate: Certificate { name, chain_pem },
+        key: PrivateKeyPem(key),
+    })
+}
+
+/// Whole configurations whose references resolve.
+pub fn node_config() -> impl Strategy<Value = NodeConfig> {
+    let listeners = vec(listener(), 0..4);
+    let pools = (pool(), pool(), vec(pool(), 0..3));
+    let certificates = (certificate(), vec(certificate(), 0..2));
+    (listeners, pools, certificates).prop_map(|(mut listeners, (p0, p1, more), (c0, others))| {
+        let named = |mut placed: PlacedPool, name: &str| {
+            placed.pool.name = name.parse().unwrap();
+            placed
+        };
+        let mut pools = more;
+        pools.push(named(p0, "p0"));
+        pools.push(named(p1, "p1"));
+        let mut certificates = others;
+        let mut c0 = c0;
+        c0.certificate.name = "c0".parse().unwrap();
+        certificates.push(c0);
+        listeners.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
+        listeners.dedup_by(|a, b| a.listener.name == b.listener.name);
+        pools.sort_by(|a, b| a.pool.name.cmp(&b.pool.name));
+        pools.dedup_by(|a, b| a.pool.name == b.pool.name);
+        certificates.sort_by(|a, b| a.certificate.name.cmp(&b.certificate.name));
+        certificates.dedup_by(|a, b| a.certificate.name == b.certificate.name);
+        NodeConfig { listeners, pools, certificates }
+    })
+}
