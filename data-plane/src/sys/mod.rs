@@ -1,0 +1,3 @@
+//! System calls that no safe crate offers, each behind a safe face.
+
+pub(crate) mod mmsg;

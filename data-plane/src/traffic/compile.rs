@@ -1,0 +1,163 @@
+//! A configuration as the data path runs it: rules indexed, pools resolved, keys loaded. Pure but for the keys' parsing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, atomic::AtomicU32},
+};
+
+use awe4lb_engine::route::RuleTable;
+use awe4lb_model::{
+    BindAddress, BindHost, Name, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
+    placed::{NodeConfig, Number, PlacedListener, PlacedPool, ResourceId, ResourceKind},
+};
+use rustls::ServerConfig;
+
+use super::{
+    pool::{PoolState, Shared},
+    tls,
+};
+use crate::control::hot::Problem;
+
+/// A socket's key: sockets are kept while it stays, whatever listener it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SocketKey {
+    pub(super) protocol: Protocol,
+    pub(super) address: SocketAddr,
+}
+
+/// Everything a node runs, immutable.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    pub(super) listeners: BTreeMap<Number, Arc<ListenerRun>>,
+    pub(super) sockets: BTreeMap<SocketKey, Arc<ListenerRun>>,
+    pub(super) pools: BTreeMap<Number, Arc<PoolState>>,
+}
+
+/// A listener that runs.
+pub(super) struct ListenerRun {
+    pub(super) number: Number,
+    pub(super) name: Name,
+    pub(super) table: RuleTable,
+    pub(super) rules: Vec<RuleRun>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) timeouts: TcpTimeouts,
+    pub(super) max_connections: u32,
+    pub(super) udp: UdpSettings,
+    /// Open client connections, over all workers; the same cell from configuration to configuration.
+    pub(super) open: Arc<AtomicU32>,
+}
+
+/// A rule that runs.
+pub(super) struct RuleRun {
+    pub(super) number: Number,
+    pub(super) terminate: bool,
+    /// Pools with their weights; empty: reject.
+    pub(super) targets: Vec<(u32, Arc<PoolState>)>,
+}
+
+/// A snapshot and what its commit does to pools that stay.
+pub(super) struct Compiled {
+    pub(super) snapshot: Snapshot,
+    pub(super) reconfigure: Vec<(Arc<PoolState>, Arc<PlacedPool>)>,
+}
+
+/// Compiles `config`, taking over what stays from `before`. Nothing that is live is touched.
+pub(super) fn compile(
+    config: &NodeConfig,
+    before: &Snapshot,
+    shared: &Arc<Shared>,
+    bind_address: Option<IpAddr>,
+) -> Result<Compiled, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut keys = HashMap::new();
+    for placed in &config.certificates {
+        match tls::load(placed) {
+            Ok(key) => drop(keys.insert(placed.certificate.name.clone(), key)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut snapshot = Snapshot::default();
+    let mut reconfigure = Vec::new();
+    let mut by_name = HashMap::new();
+    for placed in &config.pools {
+        let placed_pool = Arc::new(placed.clone());
+        let state = match before.pools.get(&placed.number) {
+            Some(state) => {
+                reconfigure.push((state.clone(), placed_pool));
+                state.clone()
+            }
+            None => PoolState::new(placed_pool, shared.clone()),
+        };
+        by_name.insert(placed.pool.name.clone(), state.clone());
+        snapshot.pools.insert(placed.number, state);
+    }
+    for placed in &config.listeners {
+        match listener(placed, before, &by_name, &keys) {
+            Ok(run) => {
+                let run = Arc::new(run);
+                for bind in &placed.listener.bind {
+                    for address in addresses(*bind, bind_address) {
+                        let key = SocketKey { protocol: placed.listener.protocol, address };
+                        snapshot.sockets.insert(key, run.clone());
+                    }
+                }
+                snapshot.listeners.insert(placed.number, run);
+            }
+            // A certificate that did not load is said once, above.
+            Err(message) if problems.is_empty() => problems.push(Problem {
+                resource: ResourceId { kind: ResourceKind::Listener, name: placed.listener.name.clone() },
+                code: "dangling-reference",
+                field_path: String::new(),
+                message,
+            }),
+            Err(_) => {}
+        }
+    }
+    if problems.is_empty() { Ok(Compiled { snapshot, reconfigure }) } else { Err(problems) }
+}
+
+fn listener(
+    placed: &PlacedListener,
+    before: &Snapshot,
+    pools: &HashMap<Name, Arc<PoolState>>,
+    keys: &HashMap<Name, Arc<rustls::sign::CertifiedKey>>,
+) -> Result<ListenerRun, String> {
+    let listener = &placed.listener;
+    let pool = |name: &Name| pools.get(name).cloned().ok_or_else(|| format!("there is no pool {name:?}"));
+    let mut rules = Vec::with_capacity(listener.rules.len());
+    for (number, rule) in placed.rule_numbers.iter().zip(&listener.rules) {
+        let targets = match &rule.action {
+            RuleAction::Pool(name) => vec![(1, pool(name)?)],
+            RuleAction::Split(targets) => targets
+                .iter()
+                .map(|target| Ok((target.weight, pool(&target.pool)?)))
+                .collect::<Result<_, String>>()?,
+            RuleAction::Reject => Vec::new(),
+        };
+        rules.push(RuleRun { number: *number, terminate: rule.tls == TlsMode::Terminate, targets });
+    }
+    let tls = listener.tls.as_ref().map(|settings| tls::server_config(settings, keys)).transpose()?;
+    Ok(ListenerRun {
+        number: placed.number,
+        name: listener.name.clone(),
+        table: RuleTable::compile(listener),
+        rules,
+        tls,
+        timeouts: listener.timeouts,
+        max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
+        udp: listener.udp,
+        open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),
+    })
+}
+
+/// The sockets of a bind. `*` is both families, unless the node replaces wildcards with an address of its own.
+fn addresses(bind: BindAddress, replacement: Option<IpAddr>) -> Vec<SocketAddr> {
+    let ips = match (bind.host, replacement) {
+        (BindHost::Any, Some(ip)) => vec![ip],
+        (BindHost::Any, None) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        (BindHost::Ip(ip), Some(own)) if ip.is_unspecified() && ip.is_ipv4() == own.is_ipv4() => vec![own],
+        (BindHost::Ip(ip), _) => vec![ip],
+    };
+    ips.into_iter().map(|ip| SocketAddr::new(ip, bind.port)).collect()
+}

@@ -1,0 +1,327 @@
+//! The way of a connection: accepted, routed, dialled, copied, counted.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicU32, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Instant,
+};
+
+use awe4lb_engine::{
+    client_hello::{ServerName, Sniff, sniff},
+    route::Facts,
+};
+use awe4lb_model::EndReason;
+
+use super::{
+    counters::{Counters, Open},
+    dial::dial,
+    local::{Hashable, LocalListener, LocalRule, Tally},
+    pump,
+    socket::Socket,
+    timers::Timer,
+    tls::{REFUSAL_ALERT, TlsSession},
+    tls_pump,
+    worker::Worker,
+};
+
+/// Serves one client until the end. Whatever the way, exactly one reason is counted.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    fd: OwnedFd,
+    client_address: SocketAddr,
+    listener_port: u16,
+    listener: Rc<LocalListener>,
+) {
+    let _here = worker.open();
+    let _open = Open::new(&listener.counters);
+    let ending = Ending::new(listener.counters.clone());
+    let Some(_place) = Place::take(&listener.run.open, listener.run.max_connections) else {
+        return ending.because(EndReason::ListenerFull);
+    };
+    let Ok(socket) = Socket::accepted(fd, worker.reactor()) else {
+        return ending.because(EndReason::ResourceExhausted);
+    };
+    let client = Client { socket, address: client_address, listener_port };
+    let reason = route(&worker, &client, &listener, &ending).await;
+    ending.because(reason);
+}
+
+struct Client {
+    socket: Socket,
+    address: SocketAddr,
+    listener_port: u16,
+}
+
+/// Finds the rule, by the client's first bytes if any rule asks for a name.
+async fn route(
+    worker: &Rc<Worker>,
+    client: &Client,
+    listener: &Rc<LocalListener>,
+    ending: &Ending,
+) -> EndReason {
+    let (mut first, mut server_name, mut is_tls) = (Vec::new(), None, false);
+    let mut deadline = None;
+    if listener.run.table.needs_client_hello() {
+        let timer = worker.timers().arm(listener.run.timeouts.handshake);
+        match read_hello(worker, &client.socket, &mut first, &timer).await {
+            Ok(name) => (server_name, is_tls) = (name.flatten(), name.is_some()),
+            Err(reason) => return reason,
+        }
+        deadline = Some(timer);
+    }
+    let facts = Facts {
+        client: client.address.ip(),
+        peer: client.address.ip(),
+        server_name: server_name.as_ref().map(ServerName::as_str),
+    };
+    let rule = listener.run.table.route(&facts);
+    let Some((rule, run)) = rule.and_then(|at| Some((listener.rules.get(at)?, listener.run.rules.get(at)?)))
+    else {
+        refuse(&client.socket, is_tls);
+        return EndReason::NoRule;
+    };
+    let _open = Open::new(&rule.counters);
+    ending.also(&rule.counters);
+    let target = rule.target(&mut worker.rng()).cloned();
+    let Some(pool) = target else {
+        refuse(&client.socket, is_tls);
+        return EndReason::RuleReject;
+    };
+    let _pool_open = Open::new(&pool.counters);
+    ending.also(&pool.counters);
+    let hashable = Hashable {
+        client: client.address,
+        server_name: facts.server_name,
+        listener: listener.run.name.as_str(),
+    };
+    let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending };
+    match (run.terminate, &listener.run.tls) {
+        (true, Some(config)) => {
+            let deadline = deadline.unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
+            // Boxed: a plain connection should not pay for the room that a handshake needs.
+            Box::pin(path.terminate(config.clone(), first, deadline)).await
+        }
+        _ => {
+            drop(deadline);
+            path.forward(first, is_tls).await
+        }
+    }
+}
+
+/// A routed connection.
+struct Path<'a> {
+    worker: &'a Rc<Worker>,
+    client: &'a Client,
+    listener: &'a LocalListener,
+    rule: &'a LocalRule,
+    pool: &'a super::local::LocalPool,
+    hashable: Hashable<'a>,
+    ending: &'a Ending,
+}
+
+impl Path<'_> {
+    async fn forward(&self, first: Vec<u8>, is_tls: bool) -> EndReason {
+        let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
+            Ok(dialled) => dialled,
+            Err(reason) => {
+                refuse(&self.client.socket, is_tls);
+                return reason;
+            }
+        };
+        let _open = Open::new(&dialled.chosen.counters);
+        self.ending.also(&dialled.chosen.counters);
+        let tally = self.tally(&dialled.chosen.counters);
+        let timeouts = &self.listener.run.timeouts;
+        pump::run(self.worker, &self.client.socket, &dialled.socket, first, timeouts, &tally).await
+    }
+
+    async fn terminate(
+        &self,
+        config: Arc<rustls::ServerConfig>,
+        first: Vec<u8>,
+        deadline: Timer,
+    ) -> EndReason {
+        let from = Instant::now();
+        let Ok(mut session) = TlsSession::new(config) else { return EndReason::TlsHandshakeFailed };
+        if let Err(reason) =
+            handshake(self.worker, &self.client.socket, &mut session, &first, &deadline).await
+        {
+            return reason;
+        }
+        drop((first, deadline));
+        let micros = u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX);
+        for counters in [&self.listener.counters, &self.rule.counters] {
+            counters.handshakes.add(1);
+            counters.handshake_micros.add(micros);
+        }
+        let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
+            Ok(dialled) => dialled,
+            Err(reason) => {
+                session.close();
+                let _ = session.send(|bytes| self.client.socket.try_write(bytes));
+                return reason;
+            }
+        };
+        let _open = Open::new(&dialled.chosen.counters);
+        self.ending.also(&dialled.chosen.counters);
+        let tally = self.tally(&dialled.chosen.counters);
+        let timeouts = &self.listener.run.timeouts;
+        tls_pump::run(self.worker, &self.client.socket, &mut session, &dialled.socket, timeouts, &tally).await
+    }
+
+    fn tally(&self, backend: &Arc<Counters>) -> Tally {
+        Tally {
+            listener: self.listener.counters.clone(),
+            rule: self.rule.counters.clone(),
+            pool: self.pool.counters.clone(),
+            backend: backend.clone(),
+        }
+    }
+}
+
+/// Reads until it is clear what the client speaks. `None`: not TLS. `Some(None)`: TLS without a name.
+async fn read_hello(
+    worker: &Rc<Worker>,
+    socket: &Socket,
+    first: &mut Vec<u8>,
+    deadline: &Timer,
+) -> Result<Option<Option<ServerName>>, EndReason> {
+    loop {
+        match sniff(first) {
+            Sniff::NeedMore => {}
+            Sniff::Hello(hello) => return Ok(Some(hello.server_name)),
+            Sniff::NotTls => return Ok(None),
+            Sniff::Malformed | Sniff::TooLarge => return Err(EndReason::BadClientHello),
+        }
+        let mut scratch = wait_and_read(worker, socket, deadline).await?;
+        first.append(&mut scratch);
+    }
+}
+
+/// The next bytes of the client, before the deadline.
+async fn wait_and_read(worker: &Rc<Worker>, socket: &Socket, deadline: &Timer) -> Result<Vec<u8>, EndReason> {
+    poll_fn(|cx| {
+        while socket.poll_readable(cx).is_ready() {
+            let mut scratch = worker.scratch();
+            match socket.try_read(&mut scratch) {
+                Ok(0) => return Poll::Ready(Err(EndReason::ClientGone)),
+                Ok(length) => return Poll::Ready(Ok(scratch[..length].to_vec())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Err(EndReason::ClientGone)),
+            }
+        }
+        deadline.poll_fired(cx).map(|()| Err(EndReason::HandshakeTimeout))
+    })
+    .await
+}
+
+async fn handshake(
+    worker: &Rc<Worker>,
+    socket: &Socket,
+    session: &mut TlsSession,
+    first: &[u8],
+    deadline: &Timer,
+) -> Result<(), EndReason> {
+    let mut failed = session.receive(first).is_err();
+    loop {
+        // An alert goes out before the end, too.
+        send(socket, session, deadline).await?;
+        if failed {
+            return Err(EndReason::TlsHandshakeFailed);
+        }
+        if !session.is_handshaking() {
+            return Ok(());
+        }
+        let bytes = wait_and_read(worker, socket, deadline).await?;
+        failed = match session.receive(&bytes) {
+            Ok(taken) => taken < bytes.len(),
+            Err(_) => true,
+        };
+    }
+}
+
+async fn send(socket: &Socket, session: &mut TlsSession, deadline: &Timer) -> Result<(), EndReason> {
+    poll_fn(|cx| {
+        while session.wants_send() {
+            if socket.poll_writable(cx).is_pending() {
+                return deadline.poll_fired(cx).map(|()| Err(EndReason::HandshakeTimeout));
+            }
+            match session.send(|bytes| socket.try_write(bytes)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Err(EndReason::ClientGone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// A client of TLS sees an alert rather than a bare end.
+fn refuse(socket: &Socket, is_tls: bool) {
+    if is_tls {
+        let _ = socket.try_write(&REFUSAL_ALERT);
+    }
+}
+
+/// A place among the listener's connections.
+struct Place(Arc<AtomicU32>);
+
+impl Place {
+    fn take(open: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        // Taken before it is looked at, so that two workers cannot take the last one.
+        let place = Self(open.clone());
+        (open.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts how a connection ended, wherever it was counted as begun. One that is dropped on the way ended by shutdown.
+struct Ending {
+    reason: Cell<EndReason>,
+    listener: Arc<Counters>,
+    others: [Cell<Option<Arc<Counters>>>; 3],
+}
+
+impl Ending {
+    fn new(listener: Arc<Counters>) -> Self {
+        Self { reason: Cell::new(EndReason::Shutdown), listener, others: Default::default() }
+    }
+
+    /// The reason counts here, too.
+    fn also(&self, counters: &Arc<Counters>) {
+        for slot in &self.others {
+            let taken = slot.take();
+            let free = taken.is_none();
+            slot.set(taken.or_else(|| Some(counters.clone())));
+            if free {
+                return;
+            }
+        }
+    }
+
+    fn because(&self, reason: EndReason) {
+        self.reason.set(reason);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let reason = self.reason.get();
+        self.listener.end(reason);
+        for counters in self.others.iter().filter_map(Cell::take) {
+            counters.end(reason);
+        }
+    }
+}

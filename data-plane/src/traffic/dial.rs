@@ -1,0 +1,88 @@
+//! Finds a backend that answers: candidates in the pool's order, each with its time, until one stands.
+
+use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Instant};
+
+use awe4lb_model::EndReason;
+use rand::RngCore;
+
+use super::{
+    local::{Chosen, Hashable, LocalPool},
+    socket::Socket,
+    worker::Worker,
+};
+
+/// A backend that answered.
+pub(super) struct Dialled {
+    pub(super) socket: Socket,
+    pub(super) chosen: Chosen,
+}
+
+/// Dials until one answers, the attempts are used up, or nobody is left. Not a byte has been sent so far, so that the next
+/// candidate is always safe.
+pub(super) async fn dial(
+    worker: &Rc<Worker>,
+    pool: &LocalPool,
+    hashable: &Hashable<'_>,
+    listener_port: u16,
+) -> Result<Dialled, EndReason> {
+    let mut tried = Vec::new();
+    let mut last = None;
+    loop {
+        let chosen = pool.choose(&mut tried, hashable, &mut worker.rng(), worker.counters());
+        // What the last attempt died of says more than that nobody is left.
+        let chosen = chosen.map_err(|none| last.unwrap_or(none))?;
+        let connect = chosen.members.placed.pool.connect;
+        let from = Instant::now();
+        match attempt(worker, &chosen, listener_port, connect.timeout).await {
+            Ok(socket) => {
+                let micros = u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX);
+                for counters in [&pool.counters, &chosen.counters] {
+                    counters.dials.add(1);
+                    counters.dial_micros.add(micros);
+                }
+                pool.state.dial_succeeded(chosen.permit.member());
+                return Ok(Dialled { socket, chosen });
+            }
+            Err(reason) => {
+                chosen.counters.end(reason);
+                // A shortage of ours says nothing of the backend.
+                if reason != EndReason::ResourceExhausted {
+                    pool.state.dial_failed(chosen.permit.member());
+                }
+                tried.push(chosen.index);
+                last = Some(reason);
+                if tried.len() >= connect.attempts as usize {
+                    return Err(reason);
+                }
+            }
+        }
+    }
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    chosen: &Chosen,
+    listener_port: u16,
+    timeout: std::time::Duration,
+) -> Result<Socket, EndReason> {
+    let random = worker.rng().next_u64();
+    let address = chosen.permit.member().address(listener_port, random).ok_or(EndReason::NoBackend)?;
+    let socket = Socket::connect(address, worker.reactor()).map_err(|error| reason(&error))?;
+    let timer = worker.timers().arm(timeout);
+    let connected = poll_fn(|cx| match socket.poll_connected(cx) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(|error| reason(&error))),
+        Poll::Pending => timer.poll_fired(cx).map(|()| Err(EndReason::DialTimeout)),
+    });
+    connected.await?;
+    Ok(socket)
+}
+
+fn reason(error: &io::Error) -> EndReason {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
+            EndReason::ResourceExhausted
+        }
+        Some(libc::ETIMEDOUT) => EndReason::DialTimeout,
+        _ => EndReason::DialFailed,
+    }
+}

@@ -1,0 +1,313 @@
+//! A running pool: stable from configuration to configuration, with one cell that holds what connections choose from.
+//!
+//! Health, admin states, addresses and ejections change the cell, never the pool; a connection reads the cell once.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use awe4lb_engine::{
+    balance::{self, View},
+    health::{Health, Passive, may_eject},
+};
+use awe4lb_model::{
+    BackendHost, WhenAllDown,
+    placed::{Number, PlacedPool},
+};
+use tokio::sync::Notify;
+
+use crate::control::hot::{AdminState, MemberView, PoolHandle};
+
+/// A pool that runs.
+pub(super) struct PoolState {
+    cell: ArcSwap<Members>,
+    book: Mutex<Book>,
+    shared: Arc<Shared>,
+}
+
+/// What all pools of a node share.
+pub(super) struct Shared {
+    /// The start of the node's clock.
+    pub(super) start: Instant,
+    /// Something of a member changed.
+    pub(super) changed: Notify,
+    /// When the next ejection ends, in milliseconds of the clock; `u64::MAX`: none.
+    pub(super) next_return: AtomicU64,
+}
+
+/// What a connection chooses from.
+pub(super) struct Members {
+    /// The pool these are of.
+    pub(super) placed: Arc<PlacedPool>,
+    /// In the order of the configuration.
+    pub(super) list: Vec<Arc<Member>>,
+    /// Of the same order.
+    pub(super) view: View,
+}
+
+/// One backend.
+pub(super) struct Member {
+    pub(super) number: Number,
+    /// Where it is now; empty while its name does not resolve.
+    addresses: ArcSwap<Vec<IpAddr>>,
+    /// `None`: the listener's.
+    port: Option<u16>,
+    max: u32,
+    active: Active,
+    /// Failed dials in a row; 0 spares successes the lock.
+    failures: AtomicU32,
+}
+
+/// On a cache line of its own: every worker writes it.
+#[repr(align(128))]
+struct Active(AtomicU32);
+
+/// The slow half: what is known of each member, behind a lock that connections do not take.
+struct Book {
+    placed: Arc<PlacedPool>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    member: Arc<Member>,
+    health: Health,
+    reason: String,
+    admin: AdminState,
+    passive: Passive,
+}
+
+/// A place at a backend, taken when it was chosen; given back when dropped.
+pub(super) struct Permit(Arc<Member>);
+
+impl Permit {
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.active.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Member {
+    pub(super) fn active(&self) -> u32 {
+        self.active.0.load(Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.active() >= self.max
+    }
+
+    /// Takes a place, unless it filled up in between.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Permit> {
+        if self.active.0.fetch_add(1, Relaxed) >= self.max {
+            self.active.0.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Permit(self.clone()))
+    }
+
+    /// Where to dial. Names with several addresses are used by turns of `random`.
+    pub(super) fn address(&self, listener_port: u16, random: u64) -> Option<SocketAddr> {
+        let addresses = self.addresses.load();
+        let at = random.checked_rem(addresses.len() as u64)?;
+        let ip = *addresses.get(at as usize)?;
+        Some(SocketAddr::new(ip, self.port.unwrap_or(listener_port)))
+    }
+}
+
+impl PoolState {
+    pub(super) fn new(placed: Arc<PlacedPool>, shared: Arc<Shared>) -> Arc<Self> {
+        let book = Book { entries: entries(&placed, &[]), placed };
+        Arc::new(Self { cell: ArcSwap::from_pointee(book.members(0)), book: Mutex::new(book), shared })
+    }
+
+    /// What to choose from now.
+    pub(super) fn members(&self) -> Arc<Members> {
+        self.cell.load_full()
+    }
+
+    /// A newer configuration of the same pool: backends that stay keep their health, counts and connections.
+    pub(super) fn configure(&self, placed: Arc<PlacedPool>) {
+        let mut book = self.book();
+        book.entries = entries(&placed, &book.entries);
+        book.placed = placed;
+        self.publish(&book);
+    }
+
+    /// A dial succeeded.
+    pub(super) fn dial_succeeded(&self, member: &Arc<Member>) {
+        if member.failures.load(Relaxed) == 0 {
+            return;
+        }
+        member.failures.store(0, Relaxed);
+        if let Some(entry) = self.book().entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.member, member)) {
+            entry.passive.success();
+        }
+    }
+
+    /// A dial failed: too many in a row set the member aside.
+    pub(super) fn dial_failed(&self, member: &Arc<Member>) {
+        member.failures.fetch_add(1, Relaxed);
+        let now = self.now();
+        let mut book = self.book();
+        let outlier = book.placed.pool.outlier;
+        let ejected = book.entries.iter().filter(|entry| entry.passive.is_ejected(now)).count();
+        let spare = may_eject(book.entries.len(), ejected, &outlier);
+        let Some(entry) = book.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.member, member)) else {
+            return;
+        };
+        if entry.passive.failure(now, &outlier, spare) {
+            if let Some(until) = entry.passive.ejected_until() {
+                self.shared.next_return.fetch_min(until, Relaxed);
+            }
+            self.publish(&book);
+        }
+    }
+
+    /// Lets members back whose ejection is over; returns when the next one is.
+    pub(super) fn refresh(&self) -> Option<u64> {
+        let now = self.now();
+        let book = self.book();
+        self.publish(&book);
+        let untils = book.entries.iter().filter_map(|entry| entry.passive.ejected_until());
+        untils.filter(|until| *until > now).min()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.shared.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, book: &Book) {
+        self.cell.store(Arc::new(book.members(self.now())));
+        self.shared.changed.notify_one();
+    }
+
+    fn change(&self, number: Number, change: impl FnOnce(&mut Entry)) {
+        let mut book = self.book();
+        if let Some(entry) = book.entries.iter_mut().find(|entry| entry.member.number == number) {
+            change(entry);
+            self.publish(&book);
+        }
+    }
+}
+
+impl PoolHandle for PoolState {
+    fn placed(&self) -> Arc<PlacedPool> {
+        self.cell.load().placed.clone()
+    }
+
+    fn set_health(&self, backend: Number, health: Health, reason: &str) {
+        self.change(backend, |entry| {
+            entry.health = health;
+            entry.reason = reason.to_owned();
+        });
+    }
+
+    fn set_resolved(&self, backend: Number, addresses: Vec<IpAddr>) {
+        self.change(backend, |entry| entry.member.addresses.store(Arc::new(addresses)));
+    }
+
+    fn set_admin(&self, backend: Number, state: AdminState) {
+        self.change(backend, |entry| entry.admin = state);
+    }
+
+    fn members(&self) -> Vec<MemberView> {
+        let now = self.now();
+        let view = |entry: &Entry| MemberView {
+            number: entry.member.number,
+            health: entry.health,
+            reason: entry.reason.clone(),
+            ejected: entry.passive.is_ejected(now),
+            addresses: entry.member.addresses.load().to_vec(),
+            admin: entry.admin,
+            active: u64::from(entry.member.active()),
+        };
+        self.book().entries.iter().map(view).collect()
+    }
+}
+
+impl Book {
+    fn members(&self, now: u64) -> Members {
+        let list: Vec<_> = self.entries.iter().map(|entry| entry.member.clone()).collect();
+        let view = self
+            .entries
+            .iter()
+            .zip(&self.placed.pool.backends)
+            .map(|(entry, backend)| balance::Member {
+                seed: balance::seed(backend.name.as_str()),
+                weight: backend.weight,
+                priority: backend.priority,
+                usable: entry.usable(now),
+            })
+            .collect();
+        let any_when_all_down = self.placed.pool.when_all_down == WhenAllDown::Any;
+        Members { placed: self.placed.clone(), list, view: View::new(view, any_when_all_down) }
+    }
+}
+
+impl Entry {
+    /// Three facts: admin state, health (unknown is usable), and whether there is an address.
+    fn usable(&self, now: u64) -> bool {
+        self.admin == AdminState::Ready
+            && self.health != Health::Down
+            && !self.passive.is_ejected(now)
+            && !self.member.addresses.load().is_empty()
+    }
+}
+
+/// The members of a pool, those that stay taken over from `before`. A backend whose address or limit changed is the same
+/// backend, but what was known of the old address is not.
+fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
+    let backends = placed.backend_numbers.iter().zip(&placed.pool.backends);
+    backends
+        .map(|(number, backend)| {
+            let max = backend.max_connections.unwrap_or(u32::MAX);
+            let old = before.iter().find(|entry| entry.member.number == *number);
+            let fixed = match &backend.address.host {
+                BackendHost::Ip(ip) => Some(*ip),
+                BackendHost::Name(_) => None,
+            };
+            if let Some(old) = old
+                && old.member.max == max
+                && old.member.port == backend.address.port
+                && fixed.is_none_or(|ip| **old.member.addresses.load() == [ip])
+            {
+                return Entry {
+                    member: old.member.clone(),
+                    health: old.health,
+                    reason: old.reason.clone(),
+                    admin: old.admin,
+                    passive: old.passive,
+                };
+            }
+            let addresses = fixed.map(|ip| vec![ip]).unwrap_or_default();
+            Entry {
+                member: Arc::new(Member {
+                    number: *number,
+                    addresses: ArcSwap::from_pointee(addresses),
+                    port: backend.address.port,
+                    max,
+                    active: Active(AtomicU32::new(0)),
+                    failures: AtomicU32::new(0),
+                }),
+                health: Health::Unknown,
+                reason: String::new(),
+                admin: old.map(|old| old.admin).unwrap_or_default(),
+                passive: Passive::default(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! A connected TCP socket on a worker: readiness from the reactor, bytes by plain non-blocking calls.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use rustix::{
+    net::{self, RecvFlags, SendFlags, Shutdown},
+    pipe::{self, SpliceFlags},
+};
+
+use super::reactor::{Reactor, Ready, Token};
+
+/// Closed and forgotten when dropped.
+pub(super) struct Socket {
+    fd: OwnedFd,
+    token: Token,
+    reactor: Rc<Reactor>,
+}
+
+impl Socket {
+    /// An accepted connection: nothing has arrived yet, but it can be written to.
+    pub(super) fn accepted(fd: OwnedFd, reactor: &Rc<Reactor>) -> io::Result<Self> {
+        Self::new(fd, reactor, Ready { writable: true, ..Ready::default() })
+    }
+
+    /// Starts to connect. NODELAY is set: what a client sent in one piece goes on in one piece.
+    pub(super) fn connect(to: SocketAddr, reactor: &Rc<Reactor>) -> io::Result<Self> {
+        let family = if to.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
+        let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
+        let fd = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
+        net::sockopt::set_tcp_nodelay(&fd, true)?;
+        match net::connect(&fd, &to) {
+            Ok(()) => Self::new(fd, reactor, Ready { writable: true, ..Ready::default() }),
+            Err(rustix::io::Errno::INPROGRESS) => Self::new(fd, reactor, Ready::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn new(fd: OwnedFd, reactor: &Rc<Reactor>, ready: Ready) -> io::Result<Self> {
+        let token = reactor.register(fd.as_fd(), ready)?;
+        Ok(Self { fd, token, reactor: reactor.clone() })
+    }
+
+    /// Ready when the connection stands, or with the reason why it never will.
+    pub(super) fn poll_connected(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.reactor.poll(self.token, cx, |ready| ready.writable).is_pending() {
+            return Poll::Pending;
+        }
+        // Only an error is worth asking the socket for.
+        if !self.ready().error {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(match net::sockopt::socket_error(&self.fd) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) | Err(error) => Err(error.into()),
+        })
+    }
+
+    pub(super) fn ready(&self) -> Ready {
+        self.reactor.ready(self.token)
+    }
+
+    /// The caller is woken by the next event of this socket.
+    pub(super) fn wake_with(&self, cx: &Context<'_>) {
+        self.reactor.wake_with(self.token, cx);
+    }
+
+    pub(super) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+        self.reactor.poll(self.token, cx, |ready| ready.readable)
+    }
+
+    pub(super) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+        self.reactor.poll(self.token, cx, |ready| ready.writable)
+    }
+
+    /// Bytes that are there; 0 is the end. A short read means that there are no more: readiness is cleared, unless the end
+    /// has been announced, which is then the next thing to be read.
+    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match retry(|| net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(length, _)| length)) {
+            Ok(length) => {
+                if length > 0 && length < buffer.len() && !self.ready().read_closed {
+                    self.reactor.clear_readable(self.token);
+                }
+                Ok(length)
+            }
+            Err(error) => Err(self.not_readable(error)),
+        }
+    }
+
+    /// What the socket takes of `bytes`.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match retry(|| net::send(&self.fd, bytes, SendFlags::NOSIGNAL)) {
+            Ok(length) => {
+                if length < bytes.len() {
+                    self.reactor.clear_writable(self.token);
+                }
+                Ok(length)
+            }
+            Err(error) => Err(self.not_writable(error)),
+        }
+    }
+
+    /// Moves bytes into a pipe without copying them. 0 is the end.
+    pub(super) fn splice_into(&self, pipe: &OwnedFd, most: usize) -> io::Result<usize> {
+        retry(|| pipe::splice(&self.fd, None, pipe, None, most, FLAGS))
+            .map_err(|error| self.not_readable(error))
+    }
+
+    /// Moves bytes out of a pipe.
+    pub(super) fn splice_from(&self, pipe: &OwnedFd, most: usize) -> io::Result<usize> {
+        retry(|| pipe::splice(pipe, None, &self.fd, None, most, FLAGS))
+            .map_err(|error| self.not_writable(error))
+    }
+
+    /// No more bytes from us.
+    pub(super) fn shutdown_write(&self) {
+        // A peer that is gone already needs no telling.
+        let _ = net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Closing becomes a reset: the other side's reset stays one.
+    pub(super) fn reset_on_close(&self) {
+        let _ = net::sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+    }
+
+    /// Called when reading said `WouldBlock` although more than the end was expected.
+    pub(super) fn clear_readable(&self) {
+        self.reactor.clear_readable(self.token);
+    }
+
+    fn not_readable(&self, error: rustix::io::Errno) -> io::Error {
+        if error == rustix::io::Errno::AGAIN {
+            self.reactor.clear_readable(self.token);
+        }
+        error.into()
+    }
+
+    fn not_writable(&self, error: rustix::io::Errno) -> io::Error {
+        if error == rustix::io::Errno::AGAIN {
+            self.reactor.clear_writable(self.token);
+        }
+        error.into()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.reactor.forget(self.token);
+    }
+}
+
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}

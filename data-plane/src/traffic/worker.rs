@@ -1,0 +1,329 @@
+//! One worker: a thread with a runtime of its own. A connection stays on the worker that accepted it.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::SyncSender,
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use awe4lb_model::{EndReason, Protocol};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rustix::net::{SocketAddrAny, SocketFlags};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    bind,
+    compile::{Snapshot, SocketKey},
+    connection,
+    counters::CounterTable,
+    local::{LocalListener, LocalSnapshot},
+    reactor::{Reactor, Ready, Token},
+    splice::Pipes,
+    timers::Timers,
+    udp,
+};
+
+/// The one buffer that bytes of all connections pass through: it stays in the cache.
+const SCRATCH: usize = 64 * 1024;
+/// Connections accepted before those that are there get their turn.
+const ACCEPT_BATCH: usize = 16;
+
+/// What the control half tells a worker.
+pub(super) enum Command {
+    /// Run this from now on; sockets that are new come along. Answered when it is done.
+    Apply { snapshot: Arc<Snapshot>, sockets: Vec<(SocketKey, OwnedFd)>, done: SyncSender<()> },
+    /// Accept nothing more.
+    StopAccepting,
+    /// End, and everything that is open with it.
+    Stop,
+}
+
+/// What a worker shares with the other half.
+pub(super) struct WorkerShared {
+    pub(super) counters: CounterTable,
+    /// Open connections and flows.
+    pub(super) open: AtomicU64,
+}
+
+/// One worker, on its own thread.
+pub(super) struct Worker {
+    reactor: Rc<Reactor>,
+    timers: Rc<Timers>,
+    pipes: Rc<Pipes>,
+    scratch: RefCell<Box<[u8]>>,
+    rng: RefCell<SmallRng>,
+    shared: Arc<WorkerShared>,
+    local: RefCell<LocalSnapshot>,
+    entrances: RefCell<BTreeMap<SocketKey, Entrance>>,
+    accepting: Cell<bool>,
+}
+
+/// A socket where traffic comes in, and the task that takes it.
+struct Entrance {
+    /// Swapped when the configuration changes; the socket stays.
+    listener: Rc<RefCell<Rc<LocalListener>>>,
+    socket: Rc<ListeningSocket>,
+    task: JoinHandle<()>,
+}
+
+struct ListeningSocket {
+    fd: OwnedFd,
+    token: Token,
+    reactor: Rc<Reactor>,
+}
+
+impl Drop for ListeningSocket {
+    fn drop(&mut self) {
+        self.reactor.forget(self.token);
+    }
+}
+
+/// Counts a connection as open on the worker until it is dropped.
+pub(super) struct OpenHere(Arc<WorkerShared>);
+
+impl Drop for OpenHere {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Runs until told to stop. `each_tick` is called with the clock, ten times a second.
+pub(super) async fn run(
+    shared: Arc<WorkerShared>,
+    start: Instant,
+    mut commands: mpsc::Receiver<Command>,
+    each_tick: impl FnMut(u64) + 'static,
+) -> io::Result<()> {
+    let worker = Rc::new(Worker {
+        reactor: Reactor::new()?,
+        timers: Timers::new(start),
+        pipes: Rc::default(),
+        scratch: RefCell::new(vec![0; SCRATCH].into()),
+        rng: RefCell::new(SmallRng::from_os_rng()),
+        shared,
+        local: RefCell::default(),
+        entrances: RefCell::default(),
+        accepting: Cell::new(true),
+    });
+    let reactor = tokio::task::spawn_local(worker.reactor.clone().run());
+    let timers = tokio::task::spawn_local(worker.timers.clone().run(each_tick));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Apply { snapshot, sockets, done } => {
+                worker.apply(&snapshot, sockets);
+                // Nobody waits any more when the node is going.
+                let _ = done.send(());
+            }
+            Command::StopAccepting => worker.stop_accepting(),
+            Command::Stop => break,
+        }
+    }
+    reactor.abort();
+    timers.abort();
+    Ok(())
+}
+
+impl Worker {
+    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    pub(super) fn timers(&self) -> &Rc<Timers> {
+        &self.timers
+    }
+
+    pub(super) fn pipes(&self) -> &Rc<Pipes> {
+        &self.pipes
+    }
+
+    /// Held only between two waits.
+    pub(super) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        self.scratch.borrow_mut()
+    }
+
+    pub(super) fn rng(&self) -> RefMut<'_, SmallRng> {
+        self.rng.borrow_mut()
+    }
+
+    pub(super) fn counters(&self) -> &CounterTable {
+        &self.shared.counters
+    }
+
+    /// A connection or flow that is open until this is dropped.
+    pub(super) fn open(&self) -> OpenHere {
+        self.shared.open.fetch_add(1, Relaxed);
+        OpenHere(self.shared.clone())
+    }
+
+    fn apply(self: &Rc<Self>, snapshot: &Snapshot, sockets: Vec<(SocketKey, OwnedFd)>) {
+        let local = LocalSnapshot::new(snapshot, &self.local.borrow(), &self.shared.counters);
+        let mut entrances = self.entrances.borrow_mut();
+        for (key, listener) in &local.sockets {
+            if let Some(entrance) = entrances.get(key) {
+                *entrance.listener.borrow_mut() = listener.clone();
+            }
+        }
+        for (key, fd) in sockets {
+            if let Some(listener) = local.sockets.get(&key)
+                && let Some(entrance) = self.enter(key, fd, listener)
+            {
+                entrances.insert(key, entrance);
+            }
+        }
+        let gone: Vec<SocketKey> =
+            entrances.keys().filter(|key| !local.sockets.contains_key(key)).copied().collect();
+        for key in gone {
+            if let Some(entrance) = entrances.remove(&key) {
+                self.leave(key, &entrance);
+            }
+        }
+        drop(entrances);
+        *self.local.borrow_mut() = local;
+    }
+
+    fn enter(self: &Rc<Self>, key: SocketKey, fd: OwnedFd, listener: &Rc<LocalListener>) -> Option<Entrance> {
+        if !self.accepting.get() {
+            return None;
+        }
+        if key.protocol == Protocol::Tcp
+            && let Err(error) = bind::listen(&fd)
+        {
+            // Bound, but another process began to listen on it in this moment.
+            tracing::error!(address = %key.address, %error, "cannot listen on a socket that was bound");
+            return None;
+        }
+        // What arrived before the registration has no event of its own.
+        let ready = Ready { readable: true, writable: true, ..Ready::default() };
+        let token = match self.reactor.register(fd.as_fd(), ready) {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::error!(address = %key.address, %error, "cannot watch a listening socket");
+                return None;
+            }
+        };
+        let socket = Rc::new(ListeningSocket { fd, token, reactor: self.reactor.clone() });
+        let listener = Rc::new(RefCell::new(listener.clone()));
+        let task = match key.protocol {
+            Protocol::Tcp => {
+                tokio::task::spawn_local(accept(self.clone(), key, socket.clone(), listener.clone()))
+            }
+            Protocol::Udp => {
+                let entrance = udp::Entrance { key, listener: listener.clone() };
+                let (worker, socket) = (self.clone(), socket.clone());
+                tokio::task::spawn_local(async move {
+                    udp::serve(worker, entrance, &socket.fd, socket.token).await
+                })
+            }
+        };
+        Some(Entrance { listener, socket, task })
+    }
+
+    /// Takes what still waits in the queue, then closes.
+    fn leave(self: &Rc<Self>, key: SocketKey, entrance: &Entrance) {
+        entrance.task.abort();
+        if key.protocol == Protocol::Tcp {
+            let listener = entrance.listener.borrow().clone();
+            while let Ok((fd, Some(client))) = accept_one(&entrance.socket.fd) {
+                self.admit(fd, client, key, &listener);
+            }
+            // The task still holds the socket until it is its turn; nobody should get in meanwhile.
+            let _ = rustix::net::shutdown(&entrance.socket.fd, rustix::net::Shutdown::Both);
+        }
+    }
+
+    fn stop_accepting(self: &Rc<Self>) {
+        self.accepting.set(false);
+        let entrances = std::mem::take(&mut *self.entrances.borrow_mut());
+        for (key, entrance) in entrances {
+            // Flows of UDP have no connection to wait for: the task goes on until the worker stops.
+            if key.protocol == Protocol::Tcp {
+                self.leave(key, &entrance);
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, fd: OwnedFd, client: SocketAddr, key: SocketKey, listener: &Rc<LocalListener>) {
+        tokio::task::spawn_local(connection::serve(
+            self.clone(),
+            fd,
+            client,
+            key.address.port(),
+            listener.clone(),
+        ));
+    }
+}
+
+/// Never ends and never spins: a peer's error is ignored, a shortage backs off.
+async fn accept(
+    worker: Rc<Worker>,
+    key: SocketKey,
+    socket: Rc<ListeningSocket>,
+    listener: Rc<RefCell<Rc<LocalListener>>>,
+) {
+    let mut shortages = 0;
+    loop {
+        std::future::poll_fn(|cx| worker.reactor.poll(socket.token, cx, |ready| ready.readable)).await;
+        for _ in 0..ACCEPT_BATCH {
+            match accept_one(&socket.fd) {
+                Ok((fd, client)) => {
+                    shortages = 0;
+                    if let Some(client) = client {
+                        let listener = listener.borrow().clone();
+                        worker.admit(fd, client, key, &listener);
+                    }
+                }
+                Err(error) if error == rustix::io::Errno::AGAIN => {
+                    worker.reactor.clear_readable(socket.token);
+                    break;
+                }
+                Err(error) if is_shortage(error) => {
+                    listener.borrow().counters.end(EndReason::ResourceExhausted);
+                    let delay = worker.rng().random_range(5..10) << shortages;
+                    shortages = (shortages + 1).min(7);
+                    tracing::warn!(address = %key.address, %error, delay_ms = delay, "cannot accept, backing off");
+                    worker.timers.sleep(Duration::from_millis(delay)).await;
+                }
+                // That one connection is gone.
+                Err(_) => {}
+            }
+        }
+        yield_once().await;
+    }
+}
+
+fn accept_one(fd: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let (fd, from) = rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    Ok((fd, from.and_then(socket_address)))
+}
+
+pub(super) fn socket_address(address: SocketAddrAny) -> Option<SocketAddr> {
+    SocketAddr::try_from(address).ok()
+}
+
+fn is_shortage(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// Lets the others run.
+pub(super) async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
