@@ -1,5 +1,7 @@
 //! `awe4lb-bench load` against the bench's own backends: its sums are exact.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
