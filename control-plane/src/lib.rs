@@ -1,1 +1,4 @@
-//! awe4lb-control-plane
+//! The control plane: keeps the configuration, offers REST and the console, and streams to nodes what they run.
+
+pub mod catalog;
+pub mod store;

@@ -1,0 +1,163 @@
+//! One object: what the user wrote, what it means, and its numbers.
+
+use std::collections::BTreeMap;
+
+use awe4lb_model::placed::{Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem};
+use awe4lb_model::{Certificate, Listener, Pool};
+use serde_json::{Value, json};
+
+use super::CertificateFacts;
+
+/// The kinds of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The one object `defaults`.
+    Defaults,
+    /// Where traffic enters.
+    Listener,
+    /// Where it goes.
+    Pool,
+    /// What TLS is terminated with.
+    Certificate,
+}
+
+impl Kind {
+    /// Those that come by name.
+    pub const NAMED: [Self; 3] = [Self::Listener, Self::Pool, Self::Certificate];
+
+    /// As in changes and in the store.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Defaults => "defaults",
+            Self::Listener => "listener",
+            Self::Pool => "pool",
+            Self::Certificate => "certificate",
+        }
+    }
+
+    /// As in documents and paths.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Defaults => "defaults",
+            Self::Listener => "listeners",
+            Self::Pool => "pools",
+            Self::Certificate => "certificates",
+        }
+    }
+
+    /// The field of an object that holds its parts.
+    pub fn parts_field(self) -> Option<&'static str> {
+        match self {
+            Self::Listener => Some("rules"),
+            Self::Pool => Some("backends"),
+            Self::Defaults | Self::Certificate => None,
+        }
+    }
+
+    /// By [`Self::word`].
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Defaults, Self::Listener, Self::Pool, Self::Certificate]
+            .into_iter()
+            .find(|kind| kind.word() == word)
+    }
+}
+
+/// What an object means, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Noun {
+    Listener(Listener),
+    Pool(Pool),
+    Certificate(Certificate, PrivateKeyPem, CertificateFacts),
+}
+
+impl Noun {
+    /// Names of its parts, in order.
+    pub(super) fn part_names(&self) -> Vec<&str> {
+        match self {
+            Self::Listener(listener) => listener.rules.iter().map(|rule| rule.name.as_str()).collect(),
+            Self::Pool(pool) => pool.backends.iter().map(|backend| backend.name.as_str()).collect(),
+            Self::Certificate(..) => Vec::new(),
+        }
+    }
+}
+
+/// An object of the newest revision.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Never reused.
+    pub number: u64,
+    /// The revision that last changed it: its ETag.
+    pub revision: u64,
+    /// When that was, RFC 3339.
+    pub updated_at: String,
+    /// What the user wrote, names made where there were none, without keys.
+    pub body: Value,
+    /// Numbers of rules or backends.
+    pub parts: BTreeMap<String, u64>,
+    pub(super) noun: Noun,
+}
+
+impl Entry {
+    /// Its ETag.
+    pub fn etag(&self) -> String {
+        format!("\"{}\"", self.revision)
+    }
+
+    /// Of a certificate: what is in it.
+    pub fn certificate(&self) -> Option<&CertificateFacts> {
+        match &self.noun {
+            Noun::Certificate(_, _, facts) => Some(facts),
+            Noun::Listener(_) | Noun::Pool(_) => None,
+        }
+    }
+
+    /// The object as it is answered: with `meta`.
+    pub fn to_json(&self) -> Value {
+        let mut meta = json!({
+            "number": self.number,
+            "etag": self.etag(),
+            "revision": self.revision,
+            "updatedAt": self.updated_at,
+        });
+        if let (Some(facts), Some(meta)) = (self.certificate(), meta.as_object_mut()) {
+            meta.insert("hasKey".into(), true.into());
+            if let Ok(Value::Object(facts)) = serde_json::to_value(facts) {
+                meta.extend(facts);
+            }
+        }
+        let mut object = serde_json::Map::new();
+        object.insert("meta".into(), meta);
+        if let Value::Object(fields) = &self.body {
+            object.extend(fields.clone());
+        }
+        Value::Object(object)
+    }
+
+    fn numbers_of_parts(&self) -> Vec<Number> {
+        let number = |name: &str| Number(self.parts.get(name).copied().unwrap_or(0));
+        self.noun.part_names().into_iter().map(number).collect()
+    }
+
+    pub(super) fn placed_listener(&self) -> Option<PlacedListener> {
+        let Noun::Listener(listener) = &self.noun else { return None };
+        Some(PlacedListener {
+            number: Number(self.number),
+            rule_numbers: self.numbers_of_parts(),
+            listener: listener.clone(),
+        })
+    }
+
+    pub(super) fn placed_pool(&self) -> Option<PlacedPool> {
+        let Noun::Pool(pool) = &self.noun else { return None };
+        Some(PlacedPool {
+            number: Number(self.number),
+            backend_numbers: self.numbers_of_parts(),
+            pool: pool.clone(),
+        })
+    }
+
+    pub(super) fn placed_certificate(&self) -> Option<PlacedCertificate> {
+        let Noun::Certificate(certificate, key, _) = &self.noun else { return None };
+        Some(PlacedCertificate { certificate: certificate.clone(), key: key.clone() })
+    }
+}

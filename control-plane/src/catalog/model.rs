@@ -1,0 +1,142 @@
+//! The newest revision in memory.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context as _, anyhow};
+use awe4lb_model::{
+    Config, Defaults,
+    document::{self, Node, Violation},
+    placed::{NodeConfig, PrivateKeyPem},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    CertificateFacts, Kind,
+    entry::{Entry, Noun},
+};
+use crate::store::{Store, objects::StoredObject};
+
+/// All objects by kind and name.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub(super) defaults: Defaults,
+    pub(super) defaults_body: Option<Value>,
+    pub(super) objects: BTreeMap<Kind, BTreeMap<String, Arc<Entry>>>,
+}
+
+impl Model {
+    pub(super) async fn load(store: &Store, revision: u64) -> anyhow::Result<Self> {
+        let mut model = Self::default();
+        let mut stored = store.objects_as_of(revision).await?;
+        // The defaults first: the others are built with them.
+        stored.sort_by_key(|object| object.kind);
+        for object in stored {
+            let what = format!("stored {} {:?} of revision {}", object.kind.word(), object.name, object.revision);
+            model.add(store, object).await.context(what)?;
+        }
+        Ok(model)
+    }
+
+    async fn add(&mut self, store: &Store, stored: StoredObject) -> anyhow::Result<()> {
+        let node = Node::from_json(&stored.body);
+        let noun = match stored.kind {
+            Kind::Defaults => {
+                self.defaults = document::decode_defaults(&node).map_err(broken)?;
+                self.defaults_body = Some(stored.body);
+                return Ok(());
+            }
+            Kind::Listener => {
+                Noun::Listener(document::decode_listener(&node, &self.defaults).map_err(broken)?)
+            }
+            Kind::Pool => Noun::Pool(document::decode_pool(&node, &self.defaults).map_err(broken)?),
+            Kind::Certificate => {
+                let (certificate, _) = document::decode_certificate(&node).map_err(broken)?;
+                let facts = CertificateFacts::read(&certificate).map_err(|violation| broken(vec![violation]))?;
+                let key = stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
+                Noun::Certificate(certificate, key, facts)
+            }
+        };
+        let entry = Entry {
+            number: stored.number,
+            revision: stored.revision,
+            updated_at: stored.updated_at,
+            body: stored.body,
+            parts: stored.parts,
+            noun,
+        };
+        self.objects.entry(stored.kind).or_default().insert(stored.name, Arc::new(entry));
+        Ok(())
+    }
+
+    /// One object.
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Entry>> {
+        self.objects.get(&kind)?.get(name)
+    }
+
+    /// All of a kind, in order of name.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, &Arc<Entry>)> {
+        self.objects.get(&kind).into_iter().flatten().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// The document as users wrote it, without keys.
+    pub fn intent(&self) -> Value {
+        let lists = Kind::NAMED.map(|kind| {
+            (kind.field(), self.all(kind).map(|(_, entry)| entry.body.clone()).collect::<Vec<_>>())
+        });
+        document_of(self.defaults_body.clone(), lists)
+    }
+
+    /// What nodes run.
+    pub(super) fn placed(&self) -> NodeConfig {
+        NodeConfig {
+            listeners: self.all(Kind::Listener).filter_map(|(_, entry)| entry.placed_listener()).collect(),
+            pools: self.all(Kind::Pool).filter_map(|(_, entry)| entry.placed_pool()).collect(),
+            certificates: self
+                .all(Kind::Certificate)
+                .filter_map(|(_, entry)| entry.placed_certificate())
+                .collect(),
+        }
+    }
+
+    /// The nouns alone, to check references.
+    pub(super) fn config(&self) -> Config {
+        let mut config = Config::default();
+        for entry in self.objects.values().flat_map(BTreeMap::values) {
+            match &entry.noun {
+                Noun::Listener(listener) => config.listeners.push(listener.clone()),
+                Noun::Pool(pool) => config.pools.push(pool.clone()),
+                Noun::Certificate(certificate, ..) => config.certificates.push(certificate.clone()),
+            }
+        }
+        config
+    }
+}
+
+/// A document in the stored order of fields.
+pub(super) fn document_of<const N: usize>(defaults: Option<Value>, lists: [(&str, Vec<Value>); N]) -> Value {
+    let mut document = Map::new();
+    document.insert("version".into(), 1.into());
+    if let Some(defaults) = defaults {
+        document.insert("defaults".into(), defaults);
+    }
+    for (field, objects) in lists {
+        document.insert(field.to_owned(), Value::Array(objects));
+    }
+    Value::Object(document)
+}
+
+/// The key that was stored for a certificate with this public key.
+pub(super) async fn stored_key(
+    store: &Store,
+    name: &str,
+    facts: &CertificateFacts,
+) -> anyhow::Result<Option<PrivateKeyPem>> {
+    let Some(sealed) = store.private_key(name, &facts.public_key_hash()).await? else { return Ok(None) };
+    let plain = store.unseal(&sealed)?;
+    Ok(Some(PrivateKeyPem(std::str::from_utf8(&plain)?.to_owned())))
+}
+
+fn broken(violations: Vec<Violation>) -> anyhow::Error {
+    let lines = violations.iter().map(|violation| format!("{}: {}", violation.pointer, violation.detail));
+    anyhow!("does not decode: {}", lines.collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,214 @@
+//! The one writer: drafts, checks, commits, publishes.
+
+use std::sync::Arc;
+
+use awe4lb_model::document::{self, Change, Node, Violation};
+use serde_json::Value;
+
+use super::{
+    Catalog, Edit, Head, Kind, Model, WriteError,
+    entry::Noun,
+    model::document_of,
+    next::{self, Drafts, Next},
+};
+use crate::store::objects::{Revision, Summary, Written, write_private_key, write_revision};
+
+/// Who writes, and why.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The user.
+    pub author: String,
+    /// `api`, `console` or `cli`.
+    pub source: String,
+    /// In the author's words; may be empty.
+    pub message: String,
+}
+
+/// What to write.
+#[derive(Debug)]
+pub enum WriteWhat {
+    /// Objects: all or none.
+    Edits(Vec<Edit>),
+    /// A document: objects it does not name are deleted when `prune` is set, and stay when not.
+    Document {
+        /// What was parsed.
+        document: Node,
+        /// Whether what is absent goes.
+        prune: bool,
+    },
+    /// The content of an old revision.
+    Restore(u64),
+}
+
+/// A write.
+#[derive(Debug)]
+pub struct Write {
+    /// Who and why.
+    pub origin: Origin,
+    /// What.
+    pub what: WriteWhat,
+    /// The head must be this revision.
+    pub expected_head: Option<u64>,
+    /// Check only.
+    pub dry_run: bool,
+}
+
+/// What a write did, or (dry run) would do.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The head afterwards.
+    pub head: Arc<Head>,
+    /// Whether there is anything new.
+    pub changed: bool,
+    /// What.
+    pub changes: Vec<Change>,
+    /// What looks wrong but is allowed.
+    pub warnings: Vec<Violation>,
+}
+
+impl Catalog {
+    /// Writes. A caller that goes away does not stop a write half way: what is committed is published.
+    pub async fn write(&self, write: Write) -> Result<Outcome, WriteError> {
+        let this = self.clone();
+        tokio::spawn(async move { this.write_now(write).await })
+            .await
+            .unwrap_or_else(|error| Err(WriteError::Storage(format!("the write ended: {error}"))))
+    }
+
+    async fn write_now(&self, write: Write) -> Result<Outcome, WriteError> {
+        let mut next_number = self.next_number.lock().await;
+        let head = self.head();
+        if let Some(expected) = write.expected_head
+            && expected != head.revision
+        {
+            return Err(WriteError::Stale(format!(
+                "the configuration is at revision {}, not {expected}: load it again",
+                head.revision
+            )));
+        }
+        let mut drafts = self.draft(&head.model, write.what).await?;
+        let warnings = std::mem::take(&mut drafts.warnings);
+        let new_keys = std::mem::take(&mut drafts.new_keys);
+        let now = jiff::Timestamp::now().to_string();
+        let next = Next::of(&head.model, drafts, head.revision + 1, &now, *next_number);
+        if next.touched.is_empty() {
+            return Ok(Outcome { head, changed: false, changes: Vec::new(), warnings });
+        }
+        check_references(&next)?;
+        let revision = Revision {
+            number: head.revision + 1,
+            created_at: now,
+            author: write.origin.author,
+            message: write.origin.message,
+            source: write.origin.source,
+            summary: Summary::of(&next.changes),
+        };
+        if !write.dry_run {
+            self.commit(&revision, &next, &new_keys).await?;
+            *next_number = next.next_number;
+        }
+        let new_head = Arc::new(Head {
+            lineage: head.lineage.clone(),
+            revision: revision.number,
+            placed: Arc::new(next.model.placed()),
+            model: Arc::new(next.model),
+        });
+        if !write.dry_run {
+            self.head.send_replace(new_head.clone());
+        }
+        Ok(Outcome { head: new_head, changed: true, changes: next.changes, warnings })
+    }
+
+    async fn draft(&self, model: &Model, what: WriteWhat) -> Result<Drafts, WriteError> {
+        match what {
+            WriteWhat::Edits(edits) => next::draft_edits(&self.store, model, &edits).await,
+            WriteWhat::Document { document, prune } => {
+                next::draft_document(&self.store, model, document, prune).await
+            }
+            WriteWhat::Restore(revision) => {
+                let intent = self.intent_as_of(revision).await?;
+                next::draft_document(&self.store, model, Node::from_json(&intent), true).await
+            }
+        }
+    }
+
+    /// The document as it was at a revision.
+    pub async fn intent_as_of(&self, revision: u64) -> Result<Value, WriteError> {
+        if revision > 0 && self.store.revision(revision).await?.is_none() {
+            return Err(WriteError::NotFound(format!("there is no revision {revision}")));
+        }
+        let mut objects = self.store.objects_as_of(revision).await?;
+        objects.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        let of = |kind: Kind| {
+            objects.iter().filter(move |object| object.kind == kind).map(|object| object.body.clone())
+        };
+        let defaults = of(Kind::Defaults).next();
+        Ok(document_of(defaults, Kind::NAMED.map(|kind| (kind.field(), of(kind).collect()))))
+    }
+
+    async fn commit(
+        &self,
+        revision: &Revision,
+        next: &Next,
+        new_keys: &[(String, awe4lb_model::placed::PrivateKeyPem)],
+    ) -> Result<(), WriteError> {
+        let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await?;
+        let no_parts = std::collections::BTreeMap::new();
+        let written: Vec<Written<'_>> = next
+            .touched
+            .iter()
+            .map(|(kind, name)| Written {
+                kind: *kind,
+                name,
+                new: match kind {
+                    Kind::Defaults => next.model.defaults_body.as_ref().map(|body| (0, body, &no_parts)),
+                    _ => next
+                        .model
+                        .get(*kind, name)
+                        .map(|entry| (entry.number, &entry.body, &entry.parts)),
+                },
+            })
+            .collect();
+        write_revision(&mut tx, revision, &written, next.next_number).await?;
+        for (name, key) in new_keys {
+            let Some(entry) = next.model.get(Kind::Certificate, name) else { continue };
+            let Noun::Certificate(_, _, facts) = &entry.noun else { continue };
+            let sealed = self.store.seal(key.0.as_bytes())?;
+            write_private_key(&mut tx, name, &facts.public_key_hash(), &sealed, &revision.created_at).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Everything still refers to what is there. A fault in an object that the write did not touch is a conflict.
+fn check_references(next: &Next) -> Result<(), WriteError> {
+    let violations = document::check_references(&next.model.config());
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let of_listener = |violation: &Violation| {
+        violation.pointer.strip_prefix("/listeners/").map(|rest| match rest.split_once('/') {
+            Some((name, _)) => name.to_owned(),
+            None => rest.to_owned(),
+        })
+    };
+    let is_touched = |name: &str| next.touched.iter().any(|(kind, of)| *kind == Kind::Listener && of == name);
+    let touched = |violation: &Violation| of_listener(violation).is_some_and(|name| is_touched(&name));
+    if violations.iter().any(touched) {
+        // A write of one listener points into it; one of several says which.
+        let listeners = next.touched.iter().filter(|(kind, _)| *kind == Kind::Listener).count();
+        let relative = |violation: Violation| match (listeners, of_listener(&violation)) {
+            (1, Some(name)) if is_touched(&name) => Violation {
+                pointer: violation.pointer[format!("/listeners/{name}").len()..].to_owned(),
+                ..violation
+            },
+            _ => violation,
+        };
+        return Err(WriteError::Invalid(violations.into_iter().map(relative).collect()));
+    }
+    let holders: std::collections::BTreeSet<String> = violations.iter().filter_map(of_listener).collect();
+    let holders: Vec<String> = holders.into_iter().map(|name| format!("{name:?}")).collect();
+    let detail = format!("still needed by listener {}", holders.join(", "));
+    Err(WriteError::Conflict(detail, violations))
+}
