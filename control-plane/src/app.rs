@@ -1,0 +1,35 @@
+//! What the handlers share.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{
+    auth::Auth, catalog::Catalog, events::Events, fleet::Fleet, options::Options, rest::trace::Answers,
+    stats::Stats, store::Store,
+};
+
+/// The parts of the running control plane.
+pub struct AppState {
+    /// Flags.
+    pub options: Options,
+    /// Where nodes connect to, as bound.
+    pub grpc: SocketAddr,
+    /// The database.
+    pub store: Store,
+    /// The configuration.
+    pub catalog: Catalog,
+    /// Users, sessions, tokens.
+    pub auth: Auth,
+    /// What server-sent events carry.
+    pub events: Events,
+    /// The nodes.
+    pub fleet: Fleet,
+    /// Counters.
+    pub stats: Stats,
+    /// HTTP answers by status.
+    pub answers: Answers,
+    /// Ends everything.
+    pub stop: tokio_util::sync::CancellationToken,
+}
+
+/// Shared.
+pub type App = Arc<AppState>;

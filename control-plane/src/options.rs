@@ -1,0 +1,86 @@
+//! Flags and environment of the control plane. Parsing only: nothing here opens anything.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::bail;
+use clap::{Args, Parser, Subcommand};
+
+/// Where the data is when nobody says otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/awe4lb-control-plane";
+
+/// The control plane of awe4lb: configuration, REST, console, and the stream to the nodes.
+#[derive(Debug, Parser)]
+#[command(name = "awe4lb-control-plane", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without one the control plane runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: Options,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane (the default).
+    Run(Options),
+    /// Exit 0 when the running control plane answers `/healthz` with 200.
+    Healthcheck {
+        /// Its HTTP address.
+        #[arg(long, env = "AWE4LB_HTTP", default_value = "127.0.0.1:7070")]
+        http: SocketAddr,
+        /// Ask `/readyz` instead.
+        #[arg(long)]
+        ready: bool,
+    },
+}
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Address of REST, console and /metrics. Port 0: a free one. Off loopback it speaks TLS.
+    #[arg(long, env = "AWE4LB_HTTP", default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
+    pub http: SocketAddr,
+    /// Address that nodes connect to. Port 0: a free one.
+    #[arg(long, env = "AWE4LB_GRPC", default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
+    pub grpc: SocketAddr,
+    /// Address by which nodes reach --grpc, shown with join tokens: https://host:7071.
+    #[arg(long, env = "AWE4LB_GRPC_ADVERTISE", value_name = "URL")]
+    pub grpc_advertise: Option<String>,
+    /// Database and keys (made with mode 0700, locked).
+    #[arg(long, env = "AWE4LB_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The key that secrets are sealed with, 32 bytes. Default: made in the data directory.
+    #[arg(long, env = "AWE4LB_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Certificate chain (PEM) of the HTTP address.
+    #[arg(long, env = "AWE4LB_HTTP_TLS_CERT", value_name = "FILE", requires = "http_tls_key")]
+    pub http_tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, env = "AWE4LB_HTTP_TLS_KEY", value_name = "FILE", requires = "http_tls_cert")]
+    pub http_tls_key: Option<PathBuf>,
+    /// More names for the self-made certificate of the HTTP address.
+    #[arg(long, env = "AWE4LB_HTTP_TLS_NAME", value_delimiter = ',', value_name = "NAME")]
+    pub http_tls_name: Vec<String>,
+    /// What to log: `info`, `debug`, or a filter as `awe4lb_control_plane=debug,info`.
+    #[arg(long, env = "AWE4LB_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+impl Options {
+    /// Whether the HTTP address speaks TLS: always off loopback.
+    pub fn http_speaks_tls(&self) -> bool {
+        self.http_tls_cert.is_some() || !self.http.ip().is_loopback()
+    }
+
+    /// What must hold between flags.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if let Some(url) = &self.grpc_advertise
+            && !url.starts_with("https://")
+        {
+            bail!("--grpc-advertise {url:?}: nodes connect by TLS, the address begins with https://");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Puts the parts together, and takes them apart again.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{App, AppState},
+    auth::Auth,
+    catalog::Catalog,
+    events::Events,
+    fleet::Fleet,
+    options::Options,
+    rest,
+    stats::Stats,
+    store::{Store, data_dir::DataDir},
+};
+
+/// A running control plane.
+pub struct Running {
+    /// Where REST and console are.
+    pub http: SocketAddr,
+    /// Where nodes connect to.
+    pub grpc: SocketAddr,
+    /// Its parts.
+    pub app: App,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Starts everything; ready when this returns.
+pub async fn start(options: Options) -> anyhow::Result<Running> {
+    options.check()?;
+    let data_dir = DataDir::open(&options.data_dir)?;
+    // Both ports first: nothing is written when somebody else holds one.
+    let http = TcpListener::bind(options.http).await.with_context(|| format!("--http {}", options.http))?;
+    let grpc = TcpListener::bind(options.grpc).await.with_context(|| format!("--grpc {}", options.grpc))?;
+    let (http_address, grpc_address) = (http.local_addr()?, grpc.local_addr()?);
+    let stats_path = data_dir.file("stats.db");
+    let store = Store::open(data_dir, options.key_file.as_deref()).await?;
+    let tls = rest::tls::server_config(&options, store.data_dir())?;
+    let catalog = Catalog::open(store.clone()).await?;
+    let events = Events::new();
+    let stats = Stats::open(&stats_path).await?;
+    let fleet = Fleet::open(store.clone(), catalog.subscribe(), events.clone(), stats.clone()).await?;
+    let auth = Auth::open(store.clone()).await?;
+    let stop = CancellationToken::new();
+    let app: App = Arc::new(AppState {
+        options,
+        grpc: grpc_address,
+        store,
+        catalog,
+        auth,
+        events,
+        fleet,
+        stats,
+        answers: rest::trace::Answers::default(),
+        stop: stop.clone(),
+    });
+    let tasks = vec![
+        tokio::spawn(rest::server::serve(http, tls, rest::router(&app), stop.clone())),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.fleet.serve(grpc, stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.stats.run(app.catalog.subscribe(), app.events.clone(), stop).await }
+        }),
+    ];
+    Ok(Running { http: http_address, grpc: grpc_address, app, tasks })
+}
+
+impl Running {
+    /// Stops accepting, lets open requests end, closes the database.
+    pub async fn stop(self) {
+        self.app.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!("a task ended badly: {error}");
+            }
+        }
+        self.app.stats.close().await;
+        self.app.store.close().await;
+    }
+}
