@@ -121,14 +121,15 @@ fn starts_like_a_record(bytes: &[u8]) -> bool {
     bytes.len() < RECORD_HEADER
         && holds(0, |b| b == HANDSHAKE)
         && holds(1, |b| b == 3)
-        && holds(2, |b| b <= 4)
 }
 
 /// The payload of the first record as far as it is there, and whether that is all of it.
 fn record(bytes: &[u8]) -> Option<(&[u8], bool)> {
-    let [HANDSHAKE, 3, minor, high, low, rest @ ..] = bytes else { return None };
+    // The minor version "MUST be ignored for all purposes" (RFC 8446 section 5.1), and TLS libraries do: who looked at
+    // it would route by no name what the backend answers by its name.
+    let [HANDSHAKE, 3, _, high, low, rest @ ..] = bytes else { return None };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
-    if *minor > 4 || length == 0 || length > MAX_RECORD {
+    if length == 0 || length > MAX_RECORD {
         return None;
     }
     Some(rest.get(..length).map_or((rest, false), |whole| (whole, true)))
@@ -303,10 +304,18 @@ mod tests {
 
     #[test]
     fn what_is_not_tls_is_known_at_the_first_byte() {
-        for bytes in [&b"GET / HTTP/1.1"[..], b"\x16\x04", b"\x16\x03\x05", b"SSH-2.0"] {
+        for bytes in [&b"GET / HTTP/1.1"[..], b"\x16\x04", b"\x17\x03\x03", b"SSH-2.0"] {
             assert_eq!(sniff(bytes), Sniff::NotTls, "{bytes:?}");
         }
         assert_eq!(sniff(b""), Sniff::NeedMore);
+    }
+
+    #[test]
+    fn a_record_of_an_odd_minor_version_does_not_hide_the_name() {
+        let mut bytes = hello("app.example.com", false);
+        bytes[2] = 0x84;
+        assert_eq!(name_of(sniff(&bytes)).as_deref(), Some("app.example.com"));
+        assert_eq!(sniff(&bytes[..4]), Sniff::NeedMore);
     }
 
     #[test]

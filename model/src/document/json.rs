@@ -94,10 +94,12 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
         // The grammar of numbers is serde_json's.
-        match serde_json::from_str::<serde_json::Number>(&self.text[start..self.at]) {
+        let text = &self.text[start..self.at];
+        match serde_json::from_str::<serde_json::Number>(text) {
             Ok(number) => Ok(match number.as_i64() {
                 Some(integer) => NodeKind::Integer(integer),
-                None => NodeKind::Float(number.as_f64().unwrap_or(f64::NAN)),
+                // Its own reading of fractions may be off by the last bit.
+                None => NodeKind::Float(text.parse().unwrap_or(f64::NAN)),
             }),
             Err(_) => {
                 self.at = start;

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::{tree::NodeKind, yaml};
 
+/// In bytes, and below the 1,024 characters that parsers allow.
+const MAX_SIMPLE_KEY: usize = 1000;
+
 /// As YAML, in the order of the value. Reads back as the same value.
 pub fn to_yaml(value: &Value) -> String {
     let mut out = String::new();
@@ -40,7 +43,14 @@ fn without_nulls(value: &Value) -> Value {
 fn write_object(fields: &serde_json::Map<String, Value>, indent: usize, out: &mut String) {
     for (key, value) in fields {
         pad(indent, out);
+        let start = out.len();
         write_text(key, out);
+        // YAML takes a longer key only with a mark of its own (YAML 1.2 section 8.2.2).
+        if out.len() - start > MAX_SIMPLE_KEY {
+            out.insert_str(start, "? ");
+            out.push('\n');
+            pad(indent, out);
+        }
         out.push(':');
         write_value(value, indent, out);
     }

@@ -280,3 +280,26 @@ proptest! {
         let _ = compile(Node::from_json(&json!({ "listeners": [listeners], "pools": [pools] })));
     }
 }
+
+/// Bugs that script/fuzz found: trees that were not the same after they were printed.
+mod printed {
+    use super::*;
+
+    fn is_the_same(value: &serde_json::Value) {
+        let yaml = to_yaml(value);
+        assert_eq!(parse(&yaml, Format::Yaml).map(|node| node.to_json()).as_ref(), Ok(value), "{yaml}");
+        let text = value.to_string();
+        assert_eq!(parse(&text, Format::Json).map(|node| node.to_json()).as_ref(), Ok(value), "{text}");
+    }
+
+    #[test]
+    fn a_key_longer_than_a_simple_key() {
+        let key = "k".repeat(2000);
+        is_the_same(&json!({ &key: 1, "b": [{ &key: { "x": [{ "y": 1 }] } }], "c": { &key: [1, 2] } }));
+    }
+
+    #[test]
+    fn the_last_bit_of_a_fraction() {
+        is_the_same(&json!({ "a": 2.222_222_222_222_222e81, "b": -0.0, "c": u64::MAX as f64 }));
+    }
+}
