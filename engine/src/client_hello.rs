@@ -118,9 +118,7 @@ fn need_more(bytes: &[u8]) -> Sniff {
 /// Less than a handshake record's header, and nothing in it that could not become one.
 fn starts_like_a_record(bytes: &[u8]) -> bool {
     let holds = |at: usize, wanted: fn(u8) -> bool| bytes.get(at).is_none_or(|b| wanted(*b));
-    bytes.len() < RECORD_HEADER
-        && holds(0, |b| b == HANDSHAKE)
-        && holds(1, |b| b == 3)
+    bytes.len() < RECORD_HEADER && holds(0, |b| b == HANDSHAKE) && holds(1, |b| b == 3)
 }
 
 /// The payload of the first record as far as it is there, and whether that is all of it.
