@@ -118,8 +118,11 @@ impl Library {
 
     /// Forgets resources that no held manifest names.
     fn prune(&mut self) {
-        let named: BTreeSet<Hash> =
-            self.manifests.iter().flat_map(|(_, manifest)| manifest.entries().map(|(_, hash)| hash)).collect();
+        let named: BTreeSet<Hash> = self
+            .manifests
+            .iter()
+            .flat_map(|(_, manifest)| manifest.entries().map(|(_, hash)| hash))
+            .collect();
         self.resources.retain(|hash, _| named.contains(hash));
     }
 }

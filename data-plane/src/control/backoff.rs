@@ -48,7 +48,9 @@ mod tests {
         let first = backoff.next(&mut random);
         assert!(first >= Duration::from_millis(500) && first <= Duration::from_secs(1));
         let late: Vec<_> = (0..200).map(|_| backoff.next(&mut random)).collect();
-        assert!(late.iter().all(|wait| (Duration::from_millis(500)..=Duration::from_secs(30)).contains(wait)));
+        assert!(
+            late.iter().all(|wait| (Duration::from_millis(500)..=Duration::from_secs(30)).contains(wait))
+        );
         assert!(late.iter().any(|wait| *wait > Duration::from_secs(20)), "never waits long");
         assert!(late[20..].iter().any(|wait| *wait < Duration::from_secs(10)), "jitter is not full");
         backoff.reset();

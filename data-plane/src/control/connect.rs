@@ -125,7 +125,8 @@ impl tower::Service<http::Uri> for Once {
     }
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
-        let stream = self.0.take().ok_or_else(|| io::Error::other("the connection to the control plane is gone"));
+        let stream =
+            self.0.take().ok_or_else(|| io::Error::other("the connection to the control plane is gone"));
         Box::pin(std::future::ready(stream.map(TokioIo::new)))
     }
 }

@@ -77,7 +77,9 @@ pub async fn enrol(
         pending.key_pem,
         control_planes.to_vec(),
     )
-    .map_err(|error| EnrolError::Refused(format!("{url} answered with a certificate of no use: {error:#}")))?;
+    .map_err(|error| {
+        EnrolError::Refused(format!("{url} answered with a certificate of no use: {error:#}"))
+    })?;
     identity.store(dir).context("store the identity").map_err(EnrolError::Local)?;
     PendingKey::forget(dir).map_err(|error| EnrolError::Local(error.into()))?;
     Ok(identity)

@@ -184,8 +184,12 @@ impl Numbers {
         for placed in &mut config.pools {
             let pool = placed.pool.name.as_str();
             placed.number = self.of('p', "", pool);
-            placed.backend_numbers =
-                placed.pool.backends.iter().map(|backend| self.of('b', pool, backend.name.as_str())).collect();
+            placed.backend_numbers = placed
+                .pool
+                .backends
+                .iter()
+                .map(|backend| self.of('b', pool, backend.name.as_str()))
+                .collect();
         }
         config
     }
@@ -206,7 +210,10 @@ mod tests {
         let mut source = FileSource::new(path.clone());
         let before = source.read().unwrap();
         assert!(!source.is_changed());
-        let more = ONE.replace("listeners: [", "listeners: [{name: aaa, bind: ['127.0.0.1:1'], rules: [{pool: app}]}, ");
+        let more = ONE.replace(
+            "listeners: [",
+            "listeners: [{name: aaa, bind: ['127.0.0.1:1'], rules: [{pool: app}]}, ",
+        );
         std::fs::write(&path, more).unwrap();
         assert!(source.is_changed());
         let after = source.read().unwrap();
@@ -220,7 +227,8 @@ mod tests {
     fn every_violation_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
-        std::fs::write(&path, "listeners: [{name: web, bnid: [1], rules: [{pool: gone}]}]\npols: []\n").unwrap();
+        std::fs::write(&path, "listeners: [{name: web, bnid: [1], rules: [{pool: gone}]}]\npols: []\n")
+            .unwrap();
         let lines = check(&path).unwrap_err().lines();
         assert!(lines.len() >= 3, "{lines:?}");
         assert!(check(&dir.path().join("none")).is_err());

@@ -133,3 +133,15 @@ pub trait DataPath: Send + Sync + 'static {
     /// Resolves when all connections ended, or were closed at the deadline.
     fn drain<'a>(&'a self, deadline: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
+
+/// With what the hot half starts.
+#[derive(Debug, Clone, Copy)]
+pub struct StartOptions {
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Replaces the wildcard in binds.
+    pub bind_address: Option<IpAddr>,
+}
+
+/// Starts the hot half.
+pub type Start = fn(StartOptions) -> anyhow::Result<Arc<dyn DataPath>>;

@@ -65,7 +65,10 @@ struct File {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("name", &self.name).field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("name", &self.name)
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +81,8 @@ impl Identity {
         key_pem: String,
         control_planes: Vec<String>,
     ) -> anyhow::Result<Self> {
-        let (_, parsed) = X509Certificate::from_der(&certificate).context("the certificate cannot be read")?;
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).context("the certificate cannot be read")?;
         let key = KeyPair::from_pem(&key_pem).context("the node's key cannot be read")?;
         let of_key = key.public_key_raw();
         anyhow::ensure!(
@@ -96,7 +100,8 @@ impl Identity {
     /// The stored identity, `None` when this node never joined.
     pub fn load(dir: &StateDir) -> anyhow::Result<Option<Self>> {
         let path = path(dir);
-        let Some(content) = state_dir::read_if_there(&path).with_context(|| path.display().to_string())? else {
+        let Some(content) = state_dir::read_if_there(&path).with_context(|| path.display().to_string())?
+        else {
             return Ok(None);
         };
         let read = || -> anyhow::Result<Self> {
@@ -203,9 +208,14 @@ mod tests {
         let pending = PendingKey::stored(&dir, Some("n1")).unwrap();
         assert_eq!(PendingKey::stored(&dir, Some("n1")).unwrap().key_pem, pending.key_pem);
         let certificate = certificate_for(&pending.key_pem);
-        let identity =
-            Identity::new("n1".into(), certificate.clone(), certificate, pending.key_pem, vec!["https://a:1".into()])
-                .unwrap();
+        let identity = Identity::new(
+            "n1".into(),
+            certificate.clone(),
+            certificate,
+            pending.key_pem,
+            vec!["https://a:1".into()],
+        )
+        .unwrap();
         identity.store(&dir).unwrap();
         PendingKey::forget(&dir).unwrap();
         let again = Identity::load(&dir).unwrap().unwrap();

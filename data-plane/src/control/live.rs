@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use super::hot::{DataPath, Mode, Prepared, Problem};
 
 /// What runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Running {
     /// Goes up with each commit; 0: nothing was ever committed.
     pub commits: u64,
@@ -112,7 +112,12 @@ impl Live {
         if ready.missing().len() >= before.missing.len() {
             return false;
         }
-        turn.commit(ready, before.assignment.clone(), before.built_hash.clone());
+        let left_out: Vec<String> =
+            ready.missing().iter().map(|problem| problem.resource.name.to_string()).collect();
+        turn.commit(ready, before.assignment.clone(), Bytes::new());
+        if before.assignment.is_some() {
+            turn.built(super::apply::hash_of_built(&before.config, &left_out));
+        }
         true
     }
 }
@@ -147,15 +152,19 @@ impl Turn<'_> {
 
     /// The same configuration runs under a higher assignment.
     pub fn reassign(&self, assignment: v1::Assignment) {
+        self.amend(|running| running.assignment = Some(assignment));
+    }
+
+    /// What was built has this hash.
+    pub fn built(&self, hash: Bytes) {
+        self.amend(|running| running.built_hash = hash);
+    }
+
+    fn amend(&self, change: impl FnOnce(&mut Running)) {
         self.live.running.send_modify(|running| {
-            *running = Arc::new(Running {
-                commits: running.commits,
-                config: running.config.clone(),
-                assignment: Some(assignment),
-                built_hash: running.built_hash.clone(),
-                missing: running.missing.clone(),
-                since: running.since,
-            });
+            let mut next = Running::clone(running);
+            change(&mut next);
+            *running = Arc::new(next);
         });
     }
 }

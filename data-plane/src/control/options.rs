@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the node (the default).
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Exit 0 when the node's admin address answers `/healthz` with 200.
     Healthcheck {
         /// The admin address of the running node.
@@ -118,9 +118,10 @@ impl RunArgs {
     /// The join token, from its file or the environment; surrounding white space does not count.
     pub fn join_token(&self) -> anyhow::Result<Option<String>> {
         let text = match &self.join_token_file {
-            Some(path) => {
-                Some(std::fs::read_to_string(path).with_context(|| format!("join token file {}", path.display()))?)
-            }
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("join token file {}", path.display()))?,
+            ),
             None => std::env::var("AWE4LB_JOIN_TOKEN").ok(),
         };
         Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
@@ -129,7 +130,10 @@ impl RunArgs {
     /// What must hold between flags.
     pub fn check(&self) -> anyhow::Result<()> {
         if !self.admin.ip().is_loopback() && !self.admin_public {
-            bail!("--admin {} is not on loopback and has no authentication: add --admin-public to allow it", self.admin);
+            bail!(
+                "--admin {} is not on loopback and has no authentication: add --admin-public to allow it",
+                self.admin
+            );
         }
         for url in &self.control_plane {
             super::connect::endpoint_authority(url)?;
@@ -175,8 +179,10 @@ fn run_matches(matches: &ArgMatches) -> &ArgMatches {
 
 /// The file's keys as flags, without those that the command line or the environment gave.
 fn file_flags(path: &Path, given: &ArgMatches) -> anyhow::Result<(Vec<OsString>, Vec<String>)> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("configuration file {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("configuration file {}", path.display()))?;
     let command = Cli::command();
     let (mut flags, mut names) = (Vec::new(), Vec::new());
     for (key, value) in table {
@@ -185,10 +191,8 @@ fn file_flags(path: &Path, given: &ArgMatches) -> anyhow::Result<(Vec<OsString>,
         if !known || matches!(id.as_str(), "config_file" | "print_config" | "check" | "help" | "version") {
             bail!("{}: unknown key {key:?}", path.display());
         }
-        let explicit = matches!(
-            given.value_source(&id),
-            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-        );
+        let explicit =
+            matches!(given.value_source(&id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
         if explicit {
             continue;
         }
@@ -271,7 +275,9 @@ mod tests {
         assert!(parsed.cli.command.is_none());
         assert_eq!(parsed.cli.run.drain_timeout, Duration::from_secs(2));
         assert_eq!(parsed.cli.run.state_dir(), None);
-        let parsed = parse(args(&["run", "--control-plane", "https://a:1", "--control-plane", "https://b:2"])).unwrap();
+        let parsed =
+            parse(args(&["run", "--control-plane", "https://a:1", "--control-plane", "https://b:2"]))
+                .unwrap();
         let Some(Command::Run(run)) = parsed.cli.command else { panic!("not run") };
         assert_eq!(run.control_plane.len(), 2);
     }
@@ -288,7 +294,8 @@ mod tests {
     fn flags_win_over_the_file_and_the_source_is_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.toml");
-        std::fs::write(&path, "threads = 3\ndrain-timeout = \"7s\"\ncontrol-plane = [\"https://a:1\"]\n").unwrap();
+        std::fs::write(&path, "threads = 3\ndrain-timeout = \"7s\"\ncontrol-plane = [\"https://a:1\"]\n")
+            .unwrap();
         let parsed =
             parse(args(&["--config-file", path.to_str().unwrap(), "--drain-timeout", "1s"])).unwrap();
         assert_eq!(parsed.cli.run.threads, Some(3));

@@ -125,8 +125,11 @@ impl Reporter {
     /// Of `samples`, the numbers of objects that are gone, idle and acknowledged to the last byte: they need no counter
     /// any more. They are forgotten here too.
     pub fn finished(&mut self, samples: &[CounterSample], is_known: impl Fn(u64) -> bool) -> Vec<u64> {
-        let in_flight: HashSet<u64> =
-            self.in_flight.iter().flat_map(|(_, samples)| samples.iter().map(|sample| sample.number)).collect();
+        let in_flight: HashSet<u64> = self
+            .in_flight
+            .iter()
+            .flat_map(|(_, samples)| samples.iter().map(|sample| sample.number))
+            .collect();
         let finished: Vec<u64> = samples
             .iter()
             .filter(|sample| {

@@ -14,8 +14,8 @@ use awe4lb_proto::v1;
 use bytes::Bytes;
 use prost::Message;
 
-pub use sealed::Damage;
 use sealed::Content;
+pub use sealed::Damage;
 
 use super::state_dir;
 
@@ -76,12 +76,19 @@ pub struct Rejections {
 /// What is being tried and how often it went wrong.
 #[derive(Clone, PartialEq, Message)]
 pub struct Trial {
-    /// The manifest that was applied.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub manifest_hash: Bytes,
+    /// What is being applied.
+    #[prost(message, optional, tag = "1")]
+    pub assignment: Option<v1::Assignment>,
     /// Crashes within the trial time.
     #[prost(uint32, tag = "2")]
     pub crashes: u32,
+}
+
+impl Trial {
+    /// Of the manifest on trial.
+    pub fn manifest_hash(&self) -> &[u8] {
+        self.assignment.as_ref().map_or(&[], |assignment| &assignment.manifest_hash)
+    }
 }
 
 /// The folder.
@@ -173,7 +180,7 @@ impl Cache {
     /// What is being tried.
     pub fn trial(&self) -> Option<Trial> {
         let trial = self.small::<Trial>("trial", Content::Guard);
-        (!trial.manifest_hash.is_empty()).then_some(trial)
+        trial.assignment.is_some().then_some(trial)
     }
 
     /// Stores what is being tried.

@@ -117,7 +117,7 @@ fn a_file_under_anothers_name_is_not_taken() {
 fn small_files_round_trip_and_a_damaged_one_is_empty() {
     let (_dir, cache) = cache();
     assert!(cache.trial().is_none());
-    let trial = Trial { manifest_hash: vec![1; 32].into(), crashes: 1 };
+    let trial = Trial { assignment: snapshot(1).assignment, crashes: 1 };
     cache.save_trial(&trial).unwrap();
     assert_eq!(cache.trial(), Some(trial));
     cache.end_trial().unwrap();
