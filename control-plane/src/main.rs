@@ -59,7 +59,11 @@ async fn healthcheck(http: SocketAddr, ready: bool) -> anyhow::Result<()> {
     let mut address = http;
     let speaks_tls = !http.ip().is_loopback();
     if http.ip().is_unspecified() {
-        address.set_ip(if http.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if http.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     let path = if ready { "/readyz" } else { "/healthz" };
     let status = match rest::server::probe(address, path, speaks_tls).await {

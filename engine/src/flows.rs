@@ -194,6 +194,11 @@ impl<T> FlowTable<T> {
         None
     }
 
+    /// Whether a flow would make room for a new one.
+    pub fn can_evict(&self) -> bool {
+        self.unanswered.head != NONE
+    }
+
     /// Every flow, in no useful order.
     pub fn ids(&self) -> Vec<FlowId> {
         (0u32..)

@@ -35,8 +35,9 @@ impl CertificateFacts {
         let mut count = 0;
         for der in CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()) {
             let der = der.map_err(|error| wrong(format!("the chain is no PEM: {error}")))?;
-            let (rest, parsed) = X509Certificate::from_der(&der)
-                .map_err(|error| wrong(format!("certificate {} of the chain cannot be read: {error}", count + 1)))?;
+            let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| {
+                wrong(format!("certificate {} of the chain cannot be read: {error}", count + 1))
+            })?;
             if !rest.is_empty() {
                 return Err(wrong(format!("certificate {} of the chain has trailing bytes", count + 1)));
             }

@@ -96,11 +96,13 @@ impl Precondition {
     fn check(self, kind: Kind, name: &str, entry: Option<&Entry>) -> Result<(), WriteError> {
         let what = || format!("{} {name:?}", kind.word());
         match (self, entry) {
-            (Self::Revision(wanted), Some(entry)) if entry.revision != wanted => Err(WriteError::Stale(format!(
-                "{} was changed by revision {} since revision {wanted}: load it again",
-                what(),
-                entry.revision
-            ))),
+            (Self::Revision(wanted), Some(entry)) if entry.revision != wanted => {
+                Err(WriteError::Stale(format!(
+                    "{} was changed by revision {} since revision {wanted}: load it again",
+                    what(),
+                    entry.revision
+                )))
+            }
             (Self::Revision(_) | Self::Exists, None) => {
                 Err(WriteError::Stale(format!("{} is not there (any more)", what())))
             }
@@ -121,7 +123,11 @@ pub(super) struct Edited {
 impl Edit {
     /// The new body, given the one that is there (`current` may be that of an edit before in the same write).
     pub(super) fn apply(&self, model: &Model, current: Option<&Value>) -> Result<Edited, WriteError> {
-        self.precondition.check(self.kind, &self.name, model.get(self.kind, &self.name).map(|entry| &**entry))?;
+        self.precondition.check(
+            self.kind,
+            &self.name,
+            model.get(self.kind, &self.name).map(|entry| &**entry),
+        )?;
         let missing = || WriteError::NotFound(format!("there is no {} {:?}", self.kind.word(), self.name));
         let mut cut = String::new();
         let body = match &self.operation {
@@ -151,8 +157,9 @@ impl Edit {
 
     fn edit_part(&self, body: &mut Value, name: &str) -> Result<String, WriteError> {
         let field = self.kind.parts_field().unwrap_or_default();
-        let missing =
-            || WriteError::NotFound(format!("{} {:?} has no {name:?} in {field}", self.kind.word(), self.name));
+        let missing = || {
+            WriteError::NotFound(format!("{} {:?} has no {name:?} in {field}", self.kind.word(), self.name))
+        };
         let Some(object) = body.as_object_mut() else { return Err(missing()) };
         let list = object.entry(field).or_insert_with(|| Value::Array(Vec::new()));
         let Some(items) = list.as_array_mut() else { return Err(missing()) };

@@ -31,7 +31,8 @@ impl Model {
         // The defaults first: the others are built with them.
         stored.sort_by_key(|object| object.kind);
         for object in stored {
-            let what = format!("stored {} {:?} of revision {}", object.kind.word(), object.name, object.revision);
+            let what =
+                format!("stored {} {:?} of revision {}", object.kind.word(), object.name, object.revision);
             model.add(store, object).await.context(what)?;
         }
         Ok(model)
@@ -51,7 +52,8 @@ impl Model {
             Kind::Pool => Noun::Pool(document::decode_pool(&node, &self.defaults).map_err(broken)?),
             Kind::Certificate => {
                 let (certificate, _) = document::decode_certificate(&node).map_err(broken)?;
-                let facts = CertificateFacts::read(&certificate).map_err(|violation| broken(vec![violation]))?;
+                let facts =
+                    CertificateFacts::read(&certificate).map_err(|violation| broken(vec![violation]))?;
                 let key = stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
                 Noun::Certificate(certificate, key, facts)
             }

@@ -87,7 +87,9 @@ async fn decode(
     let noun = match kind {
         Kind::Listener => document::decode_listener(&node, &model.defaults).map(Noun::Listener),
         Kind::Pool => document::decode_pool(&node, &model.defaults).map(Noun::Pool),
-        Kind::Defaults => return Err(WriteError::NotFound("the defaults are part of the whole document".into())),
+        Kind::Defaults => {
+            return Err(WriteError::NotFound("the defaults are part of the whole document".into()));
+        }
         Kind::Certificate => match document::decode_certificate(&node) {
             Err(violations) => Err(violations),
             Ok((certificate, key)) => {
@@ -223,7 +225,9 @@ pub(super) async fn draft_document(
 /// What was answered may be sent back: `meta` is not part of the object.
 fn strip_meta(document: &mut Node) {
     for kind in Kind::NAMED {
-        let Some(Node { kind: NodeKind::List(items), .. }) = document.field_mut(kind.field()) else { continue };
+        let Some(Node { kind: NodeKind::List(items), .. }) = document.field_mut(kind.field()) else {
+            continue;
+        };
         for item in items {
             if let NodeKind::Object(entries) = &mut item.kind {
                 entries.retain(|entry| entry.key != "meta");

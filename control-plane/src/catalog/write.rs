@@ -162,10 +162,7 @@ impl Catalog {
                 name,
                 new: match kind {
                     Kind::Defaults => next.model.defaults_body.as_ref().map(|body| (0, body, &no_parts)),
-                    _ => next
-                        .model
-                        .get(*kind, name)
-                        .map(|entry| (entry.number, &entry.body, &entry.parts)),
+                    _ => next.model.get(*kind, name).map(|entry| (entry.number, &entry.body, &entry.parts)),
                 },
             })
             .collect();

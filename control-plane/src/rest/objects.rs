@@ -319,19 +319,9 @@ impl Caller {
         self.query.dry_run
     }
 
-    /// What the request carried.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
     /// The message in the query.
     pub fn message(&self) -> &str {
         &self.query.message
-    }
-
-    /// The state of the process.
-    pub fn app(&self) -> &App {
-        &self.app
     }
 
     async fn edit(self, kind: Kind, name: String, operation: Operation) -> Result<Response, Problem> {

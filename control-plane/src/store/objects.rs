@@ -177,10 +177,12 @@ impl Store {
 
     /// What a revision changed: versions that ended with it, and versions that began.
     pub async fn touched_by(&self, number: u64) -> sqlx::Result<Vec<(Kind, String, bool, Value)>> {
-        let rows = sqlx::query("SELECT kind, name, body, valid_from FROM objects WHERE valid_from = ?1 OR valid_to = ?1")
-            .bind(to_sql(number))
-            .fetch_all(self.reader())
-            .await?;
+        let rows = sqlx::query(
+            "SELECT kind, name, body, valid_from FROM objects WHERE valid_from = ?1 OR valid_to = ?1",
+        )
+        .bind(to_sql(number))
+        .fetch_all(self.reader())
+        .await?;
         rows.iter()
             .map(|row| {
                 let is_new = row.try_get::<i64, _>("valid_from")? == to_sql(number);
@@ -190,12 +192,17 @@ impl Store {
     }
 
     /// The sealed key of a certificate, by its public key.
-    pub async fn private_key(&self, certificate: &str, public_key_hash: &[u8]) -> sqlx::Result<Option<Vec<u8>>> {
-        let row = sqlx::query("SELECT sealed FROM private_keys WHERE certificate = ? AND public_key_hash = ?")
-            .bind(certificate)
-            .bind(public_key_hash)
-            .fetch_optional(self.writer())
-            .await?;
+    pub async fn private_key(
+        &self,
+        certificate: &str,
+        public_key_hash: &[u8],
+    ) -> sqlx::Result<Option<Vec<u8>>> {
+        let row =
+            sqlx::query("SELECT sealed FROM private_keys WHERE certificate = ? AND public_key_hash = ?")
+                .bind(certificate)
+                .bind(public_key_hash)
+                .fetch_optional(self.writer())
+                .await?;
         row.map(|row| row.try_get("sealed")).transpose()
     }
 }

@@ -27,7 +27,8 @@ impl Sealer {
             ),
             None => make(path)?,
         };
-        let cipher = XChaCha20Poly1305::new_from_slice(&key[..]).ok().context("a sealing key has 32 bytes")?;
+        let cipher =
+            XChaCha20Poly1305::new_from_slice(&key[..]).ok().context("a sealing key has 32 bytes")?;
         Ok(Self { cipher })
     }
 

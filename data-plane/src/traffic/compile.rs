@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 use super::{
     pool::{PoolState, Shared},
     tls,
+    udp::FlowLimits,
 };
 use crate::control::hot::Problem;
 
@@ -46,6 +47,8 @@ pub(super) struct ListenerRun {
     pub(super) udp: UdpSettings,
     /// Open client connections, over all workers; the same cell from configuration to configuration.
     pub(super) open: Arc<AtomicU32>,
+    /// Open flows, likewise.
+    pub(super) flows: Arc<FlowLimits>,
 }
 
 /// A rule that runs.
@@ -148,6 +151,7 @@ fn listener(
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
         udp: listener.udp,
         open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),
+        flows: before.listeners.get(&placed.number).map(|old| old.flows.clone()).unwrap_or_default(),
     })
 }
 

@@ -288,19 +288,19 @@ impl Drop for Place {
 }
 
 /// Counts how a connection ended, wherever it was counted as begun. One that is dropped on the way ended by shutdown.
-struct Ending {
+pub(super) struct Ending {
     reason: Cell<EndReason>,
     listener: Arc<Counters>,
     others: [Cell<Option<Arc<Counters>>>; 3],
 }
 
 impl Ending {
-    fn new(listener: Arc<Counters>) -> Self {
+    pub(super) fn new(listener: Arc<Counters>) -> Self {
         Self { reason: Cell::new(EndReason::Shutdown), listener, others: Default::default() }
     }
 
     /// The reason counts here, too.
-    fn also(&self, counters: &Arc<Counters>) {
+    pub(super) fn also(&self, counters: &Arc<Counters>) {
         for slot in &self.others {
             let taken = slot.take();
             let free = taken.is_none();
@@ -311,7 +311,7 @@ impl Ending {
         }
     }
 
-    fn because(&self, reason: EndReason) {
+    pub(super) fn because(&self, reason: EndReason) {
         self.reason.set(reason);
     }
 }

@@ -251,15 +251,15 @@ impl Tally {
         }
     }
 
-    /// UDP: one datagram and its bytes.
-    pub(super) fn datagram_in(&self, bytes: u64) {
+    /// UDP: datagrams that were delivered together, and their bytes.
+    pub(super) fn datagrams_in(&self, datagrams: u64, bytes: u64) {
         self.add_in(bytes);
-        self.each().into_iter().for_each(|counters| counters.datagrams_in.add(1));
+        self.each().into_iter().for_each(|counters| counters.datagrams_in.add(datagrams));
     }
 
-    /// UDP: one datagram and its bytes.
-    pub(super) fn datagram_out(&self, bytes: u64) {
+    /// As [`Self::datagrams_in`], to the client.
+    pub(super) fn datagrams_out(&self, datagrams: u64, bytes: u64) {
         self.add_out(bytes);
-        self.each().into_iter().for_each(|counters| counters.datagrams_out.add(1));
+        self.each().into_iter().for_each(|counters| counters.datagrams_out.add(datagrams));
     }
 }

@@ -1,7 +1,7 @@
 //! One worker: a thread with a runtime of its own. A connection stays on the worker that accepted it.
 
 use std::{
-    cell::{Cell, RefCell, RefMut},
+    cell::{Cell, OnceCell, RefCell, RefMut},
     collections::BTreeMap,
     io,
     net::SocketAddr,
@@ -65,6 +65,8 @@ pub(super) struct Worker {
     shared: Arc<WorkerShared>,
     local: RefCell<LocalSnapshot>,
     entrances: RefCell<BTreeMap<SocketKey, Entrance>>,
+    /// Made by the first UDP listener.
+    udp_scratch: OnceCell<RefCell<udp::Scratch>>,
     accepting: Cell<bool>,
 }
 
@@ -113,6 +115,7 @@ pub(super) async fn run(
         shared,
         local: RefCell::default(),
         entrances: RefCell::default(),
+        udp_scratch: OnceCell::new(),
         accepting: Cell::new(true),
     });
     let reactor = tokio::task::spawn_local(worker.reactor.clone().run());
@@ -125,7 +128,10 @@ pub(super) async fn run(
                 let _ = done.send(());
             }
             Command::StopAccepting => worker.stop_accepting(),
-            Command::Stop => break,
+            Command::Stop => {
+                worker.accepting.set(false);
+                break;
+            }
         }
     }
     reactor.abort();
@@ -149,6 +155,16 @@ impl Worker {
     /// Held only between two waits.
     pub(super) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
         self.scratch.borrow_mut()
+    }
+
+    /// Likewise.
+    pub(super) fn udp_scratch(&self) -> RefMut<'_, udp::Scratch> {
+        self.udp_scratch.get_or_init(RefCell::default).borrow_mut()
+    }
+
+    /// False once the node is going.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting.get()
     }
 
     pub(super) fn rng(&self) -> RefMut<'_, SmallRng> {
@@ -204,7 +220,11 @@ impl Worker {
         }
         // What arrived before the registration has no event of its own.
         let ready = Ready { readable: true, writable: true, ..Ready::default() };
-        let token = match self.reactor.register(fd.as_fd(), ready) {
+        let registered = match key.protocol {
+            Protocol::Tcp => self.reactor.register(fd.as_fd(), ready),
+            Protocol::Udp => self.reactor.register_input(fd.as_fd()),
+        };
+        let token = match registered {
             Ok(token) => token,
             Err(error) => {
                 tracing::error!(address = %key.address, %error, "cannot watch a listening socket");

@@ -104,8 +104,7 @@ impl<'a> Newcomer<'a> {
         };
         let pool_open = Open::new(&pool.counters);
         self.ending.also(&pool.counters);
-        let hashable =
-            Hashable { client: self.key.client, server_name: None, listener: run.name.as_str() };
+        let hashable = Hashable { client: self.key.client, server_name: None, listener: run.name.as_str() };
         let (chosen, upstream) = match connect(self.worker, &pool, &hashable, listener_port) {
             Ok(connected) => connected,
             Err(reason) => {

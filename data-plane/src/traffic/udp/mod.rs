@@ -1,17 +1,30 @@
-//! UDP: sticky flows between clients and backends.
+//! UDP: clients' datagrams to backends and back, by flows.
+//!
+//! One task a listening socket and worker. It takes datagrams in batches, sends those of one flow in runs, and hands all
+//! answers of a turn to the kernel at once. No flow has a task, a timer or a buffer of its own.
+
+mod flow;
+mod limits;
+mod runs;
+mod send;
+mod server;
+mod upstream;
 
 use std::{cell::RefCell, os::fd::OwnedFd, rc::Rc};
 
+pub(super) use limits::FlowLimits;
+pub(super) use send::Scratch;
+
 use super::{compile::SocketKey, local::LocalListener, reactor::Token, worker::Worker};
 
-/// Where datagrams come in.
+/// Where datagrams come in, and the listener they come to: swapped when the configuration changes.
 pub(super) struct Entrance {
     pub(super) key: SocketKey,
-    /// Swapped when the configuration changes.
     pub(super) listener: Rc<RefCell<Rc<LocalListener>>>,
 }
 
-/// Serves one socket until the task is dropped.
-pub(super) async fn serve(_worker: Rc<Worker>, _entrance: Entrance, _fd: &OwnedFd, _token: Token) {
-    std::future::pending().await
+/// Serves until it is dropped; then all its flows end.
+pub(super) async fn serve(worker: Rc<Worker>, entrance: Entrance, socket: &OwnedFd, token: Token) {
+    let mut server = server::Server::new(worker, entrance, socket, token);
+    std::future::poll_fn(|cx| server.poll(cx)).await
 }

@@ -157,7 +157,11 @@ mod tests {
     }
 
     fn shape(runs: &Runs) -> Vec<(u16, u32, u32)> {
-        runs.runs().iter().zip(runs.loads()).map(|(run, load)| (run.segment, load.datagrams, load.bytes)).collect()
+        runs.runs()
+            .iter()
+            .zip(runs.loads())
+            .map(|(run, load)| (run.segment, load.datagrams, load.bytes))
+            .collect()
     }
 
     #[test]

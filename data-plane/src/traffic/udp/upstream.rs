@@ -9,7 +9,7 @@ use std::{
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-use super::super::reactor::{ReadyList, Reactor, Token};
+use super::super::reactor::{Reactor, ReadyList, Token};
 use crate::sys::mmsg;
 
 /// Closed and forgotten when dropped.

@@ -1,0 +1,214 @@
+//! Follows the head: makes each revision a snapshot, gives every node its assignment of it in one transaction, then lets
+//! the streams know. Assignments are stored before anything is sent, and only ever go up.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use awe4lb_proto::{Hash, manifest::Manifest, v1};
+use sqlx::Row;
+use tokio::{
+    sync::{MutexGuard, watch},
+    time::Instant,
+};
+
+use super::{
+    FleetError, now,
+    placement::Snapshot,
+    registry::{Facts, Registry, Rejection},
+};
+use crate::{catalog::Head, store::Store};
+
+/// After a revision was sent, the next ones within this are sent as one.
+const COALESCE: Duration = Duration::from_millis(25);
+/// Manifests that nodes may still start a difference from.
+const RECENT: usize = 32;
+
+/// Gives out assignments.
+pub struct Planner {
+    store: Store,
+    registry: Arc<Registry>,
+    current: watch::Sender<Arc<Snapshot>>,
+    recent: Mutex<VecDeque<(Hash, Arc<Manifest>)>>,
+    /// Held by whoever writes node records, so that memory follows the database in the same order.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Planner {
+    /// Makes the first snapshot and assigns it.
+    pub async fn open(store: Store, registry: Arc<Registry>, head: &Arc<Head>) -> Result<Self, FleetError> {
+        let first = encode(head.clone(), None).await?;
+        let planner = Self {
+            store,
+            registry,
+            recent: Mutex::new(VecDeque::from([(first.hash, first.manifest.clone())])),
+            current: watch::Sender::new(first.clone()),
+            writing: tokio::sync::Mutex::default(),
+        };
+        let writing = planner.writing().await;
+        planner.assign_all(&writing, first.hash).await?;
+        drop(writing);
+        Ok(planner)
+    }
+
+    /// What nodes are to run now, and from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
+    }
+
+    /// What nodes are to run now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
+    }
+
+    /// A manifest of the recent past.
+    pub fn manifest(&self, hash: Hash) -> Option<Arc<Manifest>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().find(|(known, _)| *known == hash).map(|(_, manifest)| manifest.clone())
+    }
+
+    /// To be held over every write of node records together with its change in memory.
+    pub async fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
+    /// For ever, or until there are no more heads.
+    pub async fn follow(&self, mut head: watch::Receiver<Arc<Head>>) {
+        // A head may have come between the first snapshot and now.
+        head.mark_changed();
+        while head.changed().await.is_ok() {
+            let started = Instant::now();
+            let newest = head.borrow_and_update().clone();
+            if newest.revision != self.current.borrow().revision
+                && let Err(error) = self.take(newest.clone()).await
+            {
+                tracing::error!(revision = newest.revision, "a revision cannot be sent to nodes: {error}");
+                // The database may be back soon; a newer revision ends the wait.
+                if tokio::time::timeout(Duration::from_secs(1), head.changed()).await.is_err() {
+                    head.mark_changed();
+                    continue;
+                }
+                head.mark_changed();
+            }
+            tokio::time::sleep_until(started + COALESCE).await;
+        }
+    }
+
+    async fn take(&self, head: Arc<Head>) -> Result<(), FleetError> {
+        let started = Instant::now();
+        let next = encode(head, Some(self.current())).await?;
+        let encoded = started.elapsed();
+        {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.retain(|(known, _)| *known != next.hash);
+            recent.push_back((next.hash, next.manifest.clone()));
+            if recent.len() > RECENT {
+                recent.pop_front();
+            }
+        }
+        let writing = self.writing().await;
+        let assigned = self.assign_all(&writing, next.hash).await?;
+        self.current.send_replace(next.clone());
+        drop(writing);
+        tracing::debug!(
+            revision = next.revision,
+            resources = next.len(),
+            nodes = assigned,
+            encode_ms = encoded.as_millis(),
+            total_ms = started.elapsed().as_millis(),
+            "revision planned"
+        );
+        Ok(())
+    }
+
+    /// All nodes in one transaction; those that are assigned it already keep their assignment.
+    async fn assign_all(&self, _writing: &MutexGuard<'_, ()>, manifest: Hash) -> Result<usize, FleetError> {
+        let rows = sqlx::query(
+            "UPDATE nodes SET sequence = sequence + 1, manifest = ?1, rejected = NULL, rejection = NULL \
+             WHERE banned = 0 AND manifest IS NOT ?1 RETURNING name, sequence",
+        )
+        .bind(&manifest.0[..])
+        .fetch_all(self.store.writer())
+        .await?;
+        let mut nodes = self.registry.lock();
+        for row in &rows {
+            let name: String = row.try_get("name")?;
+            let sequence: i64 = row.try_get("sequence")?;
+            if let Some(node) = nodes.get_mut(&name) {
+                node.record.sequence = sequence.unsigned_abs();
+                node.record.manifest = Some(manifest);
+                node.record.rejected = None;
+                node.record.rejection = None;
+                node.live.phase = None;
+            }
+        }
+        Ok(rows.len())
+    }
+
+    /// A node said hello: what it said of itself is stored, and it gets its assignment of what is current. `adopt`: the
+    /// assignment it runs, when the record knows of none.
+    pub async fn welcome(
+        &self,
+        name: &str,
+        facts: &Facts,
+        adopt: Option<&v1::Assignment>,
+    ) -> Result<(), FleetError> {
+        let writing = self.writing().await;
+        let is_same = self.registry.lock().get(name).is_some_and(|node| node.record.facts == *facts);
+        if !is_same || adopt.is_some() {
+            let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("UPDATE nodes SET facts = ?, last_seen = ? WHERE name = ?")
+                .bind(serde_json::to_string(facts).unwrap_or_default())
+                .bind(now())
+                .bind(name)
+                .execute(&mut *tx)
+                .await?;
+            if let Some(adopt) = adopt {
+                sqlx::query("UPDATE nodes SET epoch = ?, sequence = ?, manifest = ? WHERE name = ?")
+                    .bind(i64::try_from(adopt.epoch).unwrap_or(i64::MAX))
+                    .bind(i64::try_from(adopt.sequence).unwrap_or(i64::MAX))
+                    .bind(&adopt.manifest_hash[..])
+                    .bind(name)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            self.registry.reload(&self.store, name).await?;
+        }
+        let current = self.current().hash;
+        let is_assigned =
+            self.registry.lock().get(name).is_none_or(|node| node.record.manifest == Some(current));
+        if !is_assigned {
+            self.assign_all(&writing, current).await?;
+        }
+        Ok(())
+    }
+
+    /// A node rejected what it is assigned: it is not sent again.
+    pub async fn rejected(
+        &self,
+        name: &str,
+        manifest: Hash,
+        rejection: &Rejection,
+    ) -> Result<bool, FleetError> {
+        let _writing = self.writing().await;
+        let done =
+            sqlx::query("UPDATE nodes SET rejected = ?1, rejection = ?2 WHERE name = ?3 AND manifest = ?1")
+                .bind(&manifest.0[..])
+                .bind(serde_json::to_string(rejection).unwrap_or_default())
+                .bind(name)
+                .execute(self.store.writer())
+                .await?;
+        self.registry.reload(&self.store, name).await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+/// Off the threads that serve: a large configuration takes a while.
+async fn encode(head: Arc<Head>, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, FleetError> {
+    let encoding = tokio::task::spawn_blocking(move || Snapshot::of(&head, before.as_deref()));
+    let snapshot = encoding.await.map_err(|error| FleetError::Conflict(format!("encoding ended: {error}")))?;
+    Ok(Arc::new(snapshot?))
+}
