@@ -66,10 +66,43 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         }),
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());
+            async move { tell_revisions(&app, stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
             async move { app.stats.run(app.catalog.subscribe(), app.events.clone(), stop).await }
         }),
     ];
     Ok(Running { http: http_address, grpc: grpc_address, app, tasks })
+}
+
+/// An event for each revision, in order.
+async fn tell_revisions(app: &App, stop: CancellationToken) {
+    let mut head = app.catalog.subscribe();
+    let mut told = head.borrow_and_update().revision;
+    loop {
+        tokio::select! {
+            changed = head.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        let newest = head.borrow_and_update().revision;
+        for number in told + 1..=newest {
+            match app.store.revision(number).await {
+                Ok(Some(revision)) => app.events.publish(
+                    "revision",
+                    &serde_json::json!({
+                        "revision": number,
+                        "author": revision.author,
+                        "message": revision.message,
+                        "summary": revision.summary,
+                    }),
+                ),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(number, "a revision was not told: {error}"),
+            }
+        }
+        told = newest;
+    }
 }
 
 impl Running {

@@ -119,7 +119,15 @@ async fn gate(
     let (mut parts, body) = request.into_parts();
     match auth::require(&app, access, &parts).await {
         Ok(principal) => {
-            parts.extensions.insert(principal);
+            if let Some(principal) = &principal
+                && !parts.method.is_safe()
+            {
+                let (method, path) = (&parts.method, parts.uri.path());
+                tracing::info!(target: "audit", user = principal.user, via = ?principal.via, %method, path, "a write");
+            }
+            if let Some(principal) = principal {
+                parts.extensions.insert(principal);
+            }
             next.run(Request::from_parts(parts, body)).await
         }
         Err(problem) => problem.into_response(),
