@@ -128,7 +128,10 @@ mod tests {
         }
         let first = live.try_recv().unwrap();
         assert_eq!(&*first.data, "0");
-        assert_eq!(sequences(events.listen(Some(first.sequence)).0), [first.sequence + 1, first.sequence + 2]);
+        assert_eq!(
+            sequences(events.listen(Some(first.sequence)).0),
+            [first.sequence + 1, first.sequence + 2]
+        );
         assert!(sequences(events.listen(None).0).is_empty());
     }
 

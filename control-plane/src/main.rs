@@ -4,28 +4,44 @@ use std::{io::IsTerminal as _, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
 use awe4lb_control_plane::{
-    options::{Cli, Command, Options},
+    options::{self, Cli, Command, Options},
     rest, run,
 };
-use clap::Parser as _;
+use awe4lb_flags::Parsed;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Some(Command::Healthcheck { http, ready }) => healthcheck(http, ready).await,
-        Some(Command::Run(options)) => serve(options).await,
-        None => serve(cli.run).await,
+    let done = match options::parse(std::env::args_os().collect()) {
+        Ok(parsed) => dispatch(parsed).await,
+        Err(error) => Err(error),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    match error.downcast::<clap::Error>() {
+        Ok(usage) => {
+            let _ = usage.print();
+            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+        }
         Err(error) => {
             eprintln!("awe4lb-control-plane: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+async fn dispatch(parsed: Parsed<Cli>) -> anyhow::Result<()> {
+    let text = parsed.print();
+    let options = match parsed.cli.command {
+        Some(Command::Healthcheck { http, ready }) => return healthcheck(http, ready).await,
+        Some(Command::Run(options)) => *options,
+        None => parsed.cli.run,
+    };
+    if options.print_config {
+        print!("{text}");
+        return Ok(());
+    }
+    serve(options).await
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {

@@ -1,8 +1,9 @@
 //! Flags and environment of the control plane. Parsing only: nothing here opens anything.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use anyhow::bail;
+use awe4lb_flags::Parsed;
 use clap::{Args, Parser, Subcommand};
 
 /// Where the data is when nobody says otherwise.
@@ -24,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the control plane (the default).
-    Run(Options),
+    Run(Box<Options>),
     /// Exit 0 when the running control plane answers `/healthz` with 200.
     Healthcheck {
         /// Its HTTP address.
@@ -66,6 +67,21 @@ pub struct Options {
     /// What to log: `info`, `debug`, or a filter as `awe4lb_control_plane=debug,info`.
     #[arg(long, env = "AWE4LB_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// TOML with these same flags as keys (`data-dir = "…"`). Flags and environment win over it.
+    #[arg(long, env = "AWE4LB_CONFIG_FILE", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Print each value and where it comes from, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Parses `argv`: flags over environment over configuration file over defaults.
+pub fn parse(argv: Vec<OsString>) -> anyhow::Result<Parsed<Cli>> {
+    awe4lb_flags::parse(argv, |cli: &Cli| match &cli.command {
+        None => cli.run.config_file.clone(),
+        Some(Command::Run(run)) => run.config_file.clone(),
+        Some(Command::Healthcheck { .. }) => None,
+    })
 }
 
 impl Options {

@@ -93,8 +93,11 @@ impl Bootstrap {
     }
 
     fn write(&self) -> anyhow::Result<Code> {
-        let text: String =
-            super::secret()?.iter().take(20).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
+        let text: String = super::secret()?
+            .iter()
+            .take(20)
+            .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+            .collect();
         let shown: Vec<&str> = [&text[..5], &text[5..10], &text[10..15], &text[15..]].into();
         write_private(&self.path, format!("{}\n", shown.join("-")).as_bytes())
             .with_context(|| format!("write {}", self.path.display()))?;

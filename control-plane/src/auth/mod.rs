@@ -79,7 +79,7 @@ impl Auth {
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, Problem> {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let Some(secret) = value.to_str().ok().and_then(bearer) else { return Ok(None) };
-            return Ok(self.by_token(secret).await?);
+            return self.by_token(secret).await;
         }
         match session::secret_of(headers) {
             Some(secret) => Ok(self.by_session(secret).await?),
@@ -137,8 +137,9 @@ pub fn peer(parts: &Parts) -> Option<IpAddr> {
 }
 
 async fn has_admin(store: &Store) -> sqlx::Result<bool> {
-    let count: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM users WHERE role = 'admin'").fetch_one(store.reader()).await?;
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users WHERE role = 'admin'")
+        .fetch_one(store.reader())
+        .await?;
     Ok(count > 0)
 }
 

@@ -96,12 +96,7 @@ impl Auth {
     }
 
     /// Signs in.
-    pub async fn sign_in(
-        &self,
-        user: &str,
-        password: &str,
-        peer: Option<IpAddr>,
-    ) -> Result<SignIn, Problem> {
+    pub async fn sign_in(&self, user: &str, password: &str, peer: Option<IpAddr>) -> Result<SignIn, Problem> {
         let inner = &self.0;
         self.check_attempts(user, peer)?;
         let row = sqlx::query("SELECT role, password FROM users WHERE name = ?")

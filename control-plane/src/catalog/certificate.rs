@@ -32,19 +32,17 @@ impl CertificateFacts {
     pub(super) fn read(certificate: &Certificate) -> Result<Self, Violation> {
         let wrong = |detail: String| Violation::new("/chain", None, "invalid-certificate", detail);
         let mut leaf = None;
-        let mut count = 0;
-        for der in CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()) {
+        for (at, der) in CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).enumerate() {
             let der = der.map_err(|error| wrong(format!("the chain is no PEM: {error}")))?;
             let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| {
-                wrong(format!("certificate {} of the chain cannot be read: {error}", count + 1))
+                wrong(format!("certificate {} of the chain cannot be read: {error}", at + 1))
             })?;
             if !rest.is_empty() {
-                return Err(wrong(format!("certificate {} of the chain has trailing bytes", count + 1)));
+                return Err(wrong(format!("certificate {} of the chain has trailing bytes", at + 1)));
             }
             if leaf.is_none() {
                 leaf = Some(facts(&der, &parsed).map_err(wrong)?);
             }
-            count += 1;
         }
         leaf.ok_or_else(|| wrong("the chain holds no certificate".to_owned()))
     }

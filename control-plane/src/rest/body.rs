@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use awe4lb_model::document::{self, Format, Node};
 use axum::{
     body::to_bytes,
     extract::{FromRequest, FromRequestParts, Request},
 };
-use awe4lb_model::document::{self, Format, Node};
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde_json::Value;
 
@@ -40,18 +40,25 @@ impl FromRequest<App> for Text {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => {
                 let source = std::error::Error::source(&error);
-                return Err(if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
-                    let detail = format!("a body has at most {} MiB", MAX_BODY / 1024 / 1024);
-                    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
-                } else {
-                    Problem::bad_request(format!("the body did not come in whole: {error}"))
-                });
+                return Err(
+                    if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+                        let detail = format!("a body has at most {} MiB", MAX_BODY / 1024 / 1024);
+                        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+                    } else {
+                        Problem::bad_request(format!("the body did not come in whole: {error}"))
+                    },
+                );
             }
             Err(_) => {
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the body took too long to come in"));
+                return Err(Problem::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "too-slow",
+                    "the body took too long to come in",
+                ));
             }
         };
-        let text = String::from_utf8(bytes.into()).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
+        let text =
+            String::from_utf8(bytes.into()).map_err(|_| Problem::bad_request("the body is not UTF-8"))?;
         Ok(Self { text, format })
     }
 }
@@ -87,7 +94,8 @@ impl Text {
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
         let text = if self.text.trim().is_empty() { "{}" } else { &self.text };
         serde_json::from_str(text).map_err(|error| {
-            let code = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+            let code =
+                if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
             Problem::new(code, "bad-body", format!("the body cannot be used: {error}"))
         })
     }
@@ -125,7 +133,9 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
         (Some("*"), None) => Ok(Precondition::Exists),
         (Some(etag), None) => Ok(Precondition::Revision(revision_of_etag(etag)?)),
         (None, Some("*")) => Ok(Precondition::Absent),
-        _ => Err(Problem::bad_request("writes take If-Match: \"N\", If-Match: * or If-None-Match: *, one of them")),
+        _ => Err(Problem::bad_request(
+            "writes take If-Match: \"N\", If-Match: * or If-None-Match: *, one of them",
+        )),
     }
 }
 

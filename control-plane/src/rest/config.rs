@@ -1,11 +1,11 @@
 //! The whole document, and several objects at once.
 
+use awe4lb_model::document::{self, Format, Node, Violation};
 use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
 };
-use awe4lb_model::document::{self, Format, Node, Violation};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,38 +41,50 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/config",
             Role::Viewer,
             get(read),
-            Doc::new("getConfig", TAG, "The whole document, without keys").query(&[("format", "json or yaml or toml")]),
+            Doc::new("getConfig", TAG, "The whole document, without keys")
+                .query(&[("format", "json or yaml or toml")]),
         ),
         Route::new(
             Method::PUT,
             "/api/v1/config",
             Role::Operator,
             put(replace),
-            Doc::new("putConfig", TAG, "Replaces the whole document").query(WRITE_QUERY).request(whole).responses(ANSWERS),
+            Doc::new("putConfig", TAG, "Replaces the whole document")
+                .query(WRITE_QUERY)
+                .request(whole)
+                .responses(ANSWERS),
         ),
         Route::new(
             Method::POST,
             "/api/v1/config:apply",
             Role::Operator,
             post(apply),
-            Doc::new("applyConfig", TAG, "Creates and changes what a document names; deletes the rest only with prune")
-                .query(WRITE_QUERY)
-                .request(apply_schema)
-                .responses(ANSWERS),
+            Doc::new(
+                "applyConfig",
+                TAG,
+                "Creates and changes what a document names; deletes the rest only with prune",
+            )
+            .query(WRITE_QUERY)
+            .request(apply_schema)
+            .responses(ANSWERS),
         ),
         Route::new(
             Method::POST,
             "/api/v1/config:validate",
             Role::Viewer,
             post(validate),
-            Doc::new("validateConfig", TAG, "What is wrong with a document, and what it would change").request(whole),
+            Doc::new("validateConfig", TAG, "What is wrong with a document, and what it would change")
+                .request(whole),
         ),
         Route::new(
             Method::POST,
             "/api/v1/changesets",
             Role::Operator,
             post(changeset),
-            Doc::new("createChangeset", TAG, "Several objects: all or none").query(WRITE_QUERY).request(changeset_schema).responses(ANSWERS),
+            Doc::new("createChangeset", TAG, "Several objects: all or none")
+                .query(WRITE_QUERY)
+                .request(changeset_schema)
+                .responses(ANSWERS),
         ),
     ]
 }
@@ -169,8 +181,9 @@ async fn apply(caller: Caller, body: Text) -> Result<Response, Problem> {
         let document = match (&request.document, &request.format) {
             (Value::String(text), format) => {
                 let format = format.as_deref().unwrap_or("yaml");
-                let format = Format::of_word(format)
-                    .ok_or_else(|| Problem::bad_request(format!("{format:?} is no format: json, yaml, toml")))?;
+                let format = Format::of_word(format).ok_or_else(|| {
+                    Problem::bad_request(format!("{format:?} is no format: json, yaml, toml"))
+                })?;
                 document::parse(text, format).map_err(Problem::invalid)?
             }
             (value, _) => Node::from_json(value),
@@ -180,8 +193,7 @@ async fn apply(caller: Caller, body: Text) -> Result<Response, Problem> {
         (body.document()?, false, caller.message().to_owned())
     };
     let what = WriteWhat::Document { document, prune };
-    let outcome =
-        caller.write_with(what, caller.expected_head()?, caller.is_dry_run(), &message).await?;
+    let outcome = caller.write_with(what, caller.expected_head()?, caller.is_dry_run(), &message).await?;
     Ok(answer(&caller, &outcome))
 }
 
@@ -249,9 +261,13 @@ async fn changeset(caller: Caller, body: Text) -> Result<Response, Problem> {
         let invalid = |field: &str, code, detail: String| {
             Problem::invalid(vec![Violation::new(format!("{pointer}/{field}"), None, code, detail)])
         };
-        let kind = Kind::of_word(&item.kind)
-            .filter(|kind| Kind::NAMED.contains(kind))
-            .ok_or_else(|| invalid("kind", "unknown-value", format!("{:?} is no kind: listener, pool, certificate", item.kind)))?;
+        let kind = Kind::of_word(&item.kind).filter(|kind| Kind::NAMED.contains(kind)).ok_or_else(|| {
+            invalid(
+                "kind",
+                "unknown-value",
+                format!("{:?} is no kind: listener, pool, certificate", item.kind),
+            )
+        })?;
         let operation = match (item.op, item.object) {
             (ItemOperation::Delete, None) => Operation::Delete,
             (ItemOperation::Delete, Some(_)) => {
@@ -267,7 +283,13 @@ async fn changeset(caller: Caller, body: Text) -> Result<Response, Problem> {
             Some("*") => Precondition::Exists,
             Some(etag) => Precondition::Revision(revision_of_etag(etag)?),
         };
-        edits.push(Edit { kind, name: item.name, operation, precondition, pointer: format!("{pointer}/object") });
+        edits.push(Edit {
+            kind,
+            name: item.name,
+            operation,
+            precondition,
+            pointer: format!("{pointer}/object"),
+        });
     }
     let message = request.message.unwrap_or_else(|| caller.message().to_owned());
     let outcome = caller
@@ -277,13 +299,18 @@ async fn changeset(caller: Caller, body: Text) -> Result<Response, Problem> {
 }
 
 fn short(outcome: &Outcome) -> Vec<Value> {
-    let change = |change: &document::Change| json!({"op": change.op, "kind": change.kind, "name": change.name});
+    let change =
+        |change: &document::Change| json!({"op": change.op, "kind": change.kind, "name": change.name});
     outcome.changes.iter().map(change).collect()
 }
 
 /// What a write of several objects answers.
 pub(super) fn answer(caller: &Caller, outcome: &Outcome) -> Response {
-    let stored = if caller.is_dry_run() && outcome.changed { outcome.head.revision - 1 } else { outcome.head.revision };
+    let stored = if caller.is_dry_run() && outcome.changed {
+        outcome.head.revision - 1
+    } else {
+        outcome.head.revision
+    };
     let body = json!({
         "revision": stored,
         "changed": outcome.changed,
@@ -291,7 +318,8 @@ pub(super) fn answer(caller: &Caller, outcome: &Outcome) -> Response {
         "changes": short(outcome),
         "warnings": outcome.warnings,
     });
-    let mut answer = (StatusCode::OK, [(header::ETAG, format!("\"{stored}\""))], axum::Json(body)).into_response();
+    let mut answer =
+        (StatusCode::OK, [(header::ETAG, format!("\"{stored}\""))], axum::Json(body)).into_response();
     set_revision(&mut answer, stored);
     answer
 }

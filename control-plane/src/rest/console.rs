@@ -57,11 +57,14 @@ fn page() -> Response {
 
 fn asset(path: &str, request: &HeaderMap) -> Option<Response> {
     let plain = console::file(path)?;
-    let accepted = request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let takes_gzip = accepted.split(',').any(|one| one.split(';').next().is_some_and(|name| name.trim() == "gzip"));
+    let accepted =
+        request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let takes_gzip =
+        accepted.split(',').any(|one| one.split(';').next().is_some_and(|name| name.trim() == "gzip"));
     let packed = if takes_gzip { console::file(&format!("{path}.gz")) } else { None };
     let etag = format!("\"{}\"", hex::encode(&plain.metadata.sha256_hash()[..12]));
-    let is_known = request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let is_known =
+        request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let is_packed = packed.is_some();
     let body = packed.unwrap_or(plain).data;
     let mut response = match is_known {

@@ -59,18 +59,18 @@ async fn listen(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let last = match last.filter(|text| !text.is_empty()) {
-        // What is no number is no id of ours: as one that is too old.
-        Some(text) => Some(text.parse().unwrap_or(0)),
-        None => None,
-    };
+    // What is no number is no id of ours: as one that is too old.
+    let last = last.filter(|text| !text.is_empty()).map(|text| text.parse().unwrap_or(0));
     let types: Option<Vec<String>> =
         query.types.map(|types| types.split(',').map(|kind| kind.trim().to_owned()).collect());
     let (out, messages) = mpsc::channel(DEPTH);
     tokio::spawn(pump(app, last, types, headers, out));
     let sse = Sse::new(Messages(messages));
     // Proxies in between must not collect events.
-    Ok(([(header::CACHE_CONTROL, "no-store"), (http::HeaderName::from_static("x-accel-buffering"), "no")], sse)
+    Ok((
+        [(header::CACHE_CONTROL, "no-store"), (http::HeaderName::from_static("x-accel-buffering"), "no")],
+        sse,
+    )
         .into_response())
 }
 
@@ -83,10 +83,13 @@ async fn pump(
     out: mpsc::Sender<Message>,
 ) {
     let (resume, mut live) = app.events.listen(last);
-    let is_wanted = |event: &Event| types.as_ref().is_none_or(|types| types.iter().any(|kind| kind == event.kind));
+    let is_wanted =
+        |event: &Event| types.as_ref().is_none_or(|types| types.iter().any(|kind| kind == event.kind));
     // At once, so that the other side knows that it is connected.
     let first = match resume {
-        Resume::Reset(sequence) => vec![Message::default().id(sequence.to_string()).event("reset").data("{}")],
+        Resume::Reset(sequence) => {
+            vec![Message::default().id(sequence.to_string()).event("reset").data("{}")]
+        }
         Resume::Events(events) if events.is_empty() => vec![ping()],
         Resume::Events(events) => events.iter().filter(|event| is_wanted(event)).map(message).collect(),
     };

@@ -36,7 +36,8 @@ const WRITTEN: &[(u16, &str)] = &[
     (412, "The ETag is stale"),
     (422, "Everything that is wrong"),
 ];
-const DELETED: &[(u16, &str)] = &[(204, "Gone"), (404, "There is none"), (409, "Others need it"), (412, "The ETag is stale")];
+const DELETED: &[(u16, &str)] =
+    &[(204, "Gone"), (404, "There is none"), (409, "Others need it"), (412, "The ETag is stale")];
 
 /// The header that says which revision a write led to.
 pub const REVISION: HeaderName = HeaderName::from_static("awe4lb-revision");
@@ -49,7 +50,8 @@ macro_rules! object_routes {
                 concat!("/api/v1/", $path),
                 Role::Viewer,
                 get(async |state: State<App>, query: Query<ListQuery>| list(state, query, $kind).await),
-                Doc::new(concat!("list", $one, "s"), TAG, concat!("Lists them in order of name: ", $path)).query(LIST_QUERY),
+                Doc::new(concat!("list", $one, "s"), TAG, concat!("Lists them in order of name: ", $path))
+                    .query(LIST_QUERY),
             ),
             Route::new(
                 Method::GET,
@@ -68,7 +70,10 @@ macro_rules! object_routes {
                 put(async |caller: Caller, Path(name): Path<String>, body: Text| {
                     caller.edit($kind, name, Operation::Put(body.value()?)).await
                 }),
-                Doc::new(concat!("put", $one), TAG, "Creates or replaces it").query(WRITE_QUERY).request(any_object).responses(WRITTEN),
+                Doc::new(concat!("put", $one), TAG, "Creates or replaces it")
+                    .query(WRITE_QUERY)
+                    .request(any_object)
+                    .responses(WRITTEN),
             ),
             Route::new(
                 Method::PATCH,
@@ -77,7 +82,10 @@ macro_rules! object_routes {
                 patch(async |caller: Caller, Path(name): Path<String>, body: Text| {
                     caller.edit($kind, name, Operation::Patch(body.value()?)).await
                 }),
-                Doc::new(concat!("patch", $one), TAG, "Merge-patch (RFC 7396)").query(WRITE_QUERY).request(any_object).responses(WRITTEN),
+                Doc::new(concat!("patch", $one), TAG, "Merge-patch (RFC 7396)")
+                    .query(WRITE_QUERY)
+                    .request(any_object)
+                    .responses(WRITTEN),
             ),
             Route::new(
                 Method::DELETE,
@@ -99,7 +107,9 @@ macro_rules! part_routes {
                 Method::GET,
                 $path,
                 Role::Viewer,
-                get(async |state: State<App>, path: Path<(String, String)>| read_part(state, path, $kind).await),
+                get(async |state: State<App>, path: Path<(String, String)>| {
+                    read_part(state, path, $kind).await
+                }),
                 Doc::new(concat!("get", $one), TAG, "One part of an object")
                     .responses(&[(200, "The part"), (404, "There is none")]),
             ),
@@ -110,7 +120,10 @@ macro_rules! part_routes {
                 put(async |caller: Caller, Path((name, part)): Path<(String, String)>, body: Text| {
                     caller.edit($kind, name, Operation::PutPart(part, body.value()?)).await
                 }),
-                Doc::new(concat!("put", $one), TAG, "Creates (at the end) or replaces a part").query(WRITE_QUERY).request(any_object).responses(WRITTEN),
+                Doc::new(concat!("put", $one), TAG, "Creates (at the end) or replaces a part")
+                    .query(WRITE_QUERY)
+                    .request(any_object)
+                    .responses(WRITTEN),
             ),
             Route::new(
                 Method::PATCH,
@@ -119,7 +132,10 @@ macro_rules! part_routes {
                 patch(async |caller: Caller, Path((name, part)): Path<(String, String)>, body: Text| {
                     caller.edit($kind, name, Operation::PatchPart(part, body.value()?)).await
                 }),
-                Doc::new(concat!("patch", $one), TAG, "Merge-patch on a part").query(WRITE_QUERY).request(any_object).responses(WRITTEN),
+                Doc::new(concat!("patch", $one), TAG, "Merge-patch on a part")
+                    .query(WRITE_QUERY)
+                    .request(any_object)
+                    .responses(WRITTEN),
             ),
             Route::new(
                 Method::DELETE,
@@ -128,7 +144,9 @@ macro_rules! part_routes {
                 delete(async |caller: Caller, Path((name, part)): Path<(String, String)>| {
                     caller.edit($kind, name, Operation::DeletePart(part)).await
                 }),
-                Doc::new(concat!("delete", $one), TAG, "Removes a part").query(WRITE_QUERY).responses(DELETED),
+                Doc::new(concat!("delete", $one), TAG, "Removes a part")
+                    .query(WRITE_QUERY)
+                    .responses(DELETED),
             ),
         ]);
     };
@@ -159,20 +177,18 @@ pub struct ListQuery {
 
 impl ListQuery {
     /// One page of `items`, which are in order of their names.
-    pub fn page<'a, T: 'a>(&self, items: impl Iterator<Item = (&'a str, T)>, text: impl Fn(&T) -> Value) -> Value {
+    pub fn page<'a, T: 'a>(
+        &self,
+        items: impl Iterator<Item = (&'a str, T)>,
+        text: impl Fn(&T) -> Value,
+    ) -> Value {
         let limit = self.limit.unwrap_or(100).clamp(1, 1_000);
         let filter = self.filter.as_deref().unwrap_or_default().to_lowercase();
         let (mut page, mut total, mut next, mut last) = (Vec::new(), 0, None, "");
         for (name, item) in items {
-            let rendered;
-            if filter.is_empty() {
-                rendered = None;
-            } else {
-                let value = text(&item);
-                if !value.to_string().to_lowercase().contains(&filter) {
-                    continue;
-                }
-                rendered = Some(value);
+            let rendered = (!filter.is_empty()).then(|| text(&item));
+            if rendered.as_ref().is_some_and(|value| !value.to_string().to_lowercase().contains(&filter)) {
+                continue;
             }
             total += 1;
             if self.cursor.as_deref().is_some_and(|cursor| name <= cursor) {
@@ -274,9 +290,8 @@ impl axum::extract::FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut http::request::Parts, app: &App) -> Result<Self, Problem> {
         let Query(query) = Query::from_request_parts(parts, app).await?;
-        let Extension(principal) = Extension::<Principal>::from_request_parts(parts, app)
-            .await
-            .map_err(Problem::internal)?;
+        let Extension(principal) =
+            Extension::<Principal>::from_request_parts(parts, app).await.map_err(Problem::internal)?;
         Ok(Self { app: app.clone(), principal, headers: parts.headers.clone(), query })
     }
 }
@@ -299,7 +314,8 @@ impl Caller {
         let outcome = self.app.catalog.write(Write { origin, what, expected_head, dry_run }).await?;
         if outcome.changed && !dry_run {
             let summary = crate::store::objects::Summary::of(&outcome.changes);
-            let event = json!({"revision": outcome.head.revision, "author": self.principal.user, "summary": summary});
+            let event =
+                json!({"revision": outcome.head.revision, "author": self.principal.user, "summary": summary});
             self.app.events.publish("revision", &event);
         }
         Ok(outcome)
@@ -337,9 +353,10 @@ impl Caller {
         let head = &outcome.head;
         let mut answer = match (is_delete, head.model.get(kind, &name)) {
             (false, Some(entry)) => {
-                let was_there = before.model.get(kind, &name).is_some_and(|old| {
-                    part.as_deref().is_none_or(|part| old.parts.contains_key(part))
-                });
+                let was_there = before
+                    .model
+                    .get(kind, &name)
+                    .is_some_and(|old| part.as_deref().is_none_or(|part| old.parts.contains_key(part)));
                 let status = if was_there { StatusCode::OK } else { StatusCode::CREATED };
                 let body = match part.as_deref() {
                     None => entry.to_json(),

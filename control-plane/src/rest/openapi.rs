@@ -1,7 +1,7 @@
 //! OpenAPI 3.1, made from the table of routes and the schema of documents.
 
-use axum::{Json, extract::State, routing::get};
 use awe4lb_model::document;
+use axum::{Json, extract::State, routing::get};
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -56,9 +56,12 @@ pub fn describe(table: &[Route]) -> Value {
 
 fn operation(route: &Route) -> Value {
     let doc = &route.doc;
-    let in_path = route.path.split(['{', '}']).skip(1).step_by(2).map(|name| {
-        json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
-    });
+    let in_path = route
+        .path
+        .split(['{', '}'])
+        .skip(1)
+        .step_by(2)
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     let in_query = doc.query.iter().map(|(name, what)| {
         json!({"name": name, "in": "query", "description": what, "schema": {"type": "string"}})
     });
@@ -67,7 +70,9 @@ fn operation(route: &Route) -> Value {
         .iter()
         .map(|(status, what)| {
             let content = match status {
-                400.. => json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}),
+                400.. => {
+                    json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}})
+                }
                 204 | 304 => json!({}),
                 _ if what.contains("text/event-stream") => json!({"text/event-stream": {}}),
                 _ => json!({"application/json": {}}),
@@ -94,7 +99,8 @@ fn operation(route: &Route) -> Value {
         }
     }
     if let Some(request) = doc.request {
-        operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": request()}}});
+        operation["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": request()}}});
     }
     operation
 }

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457), each with the id of the request it belongs to.
 
-use axum::response::{IntoResponse, Response};
 use awe4lb_model::document::Violation;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
@@ -89,7 +89,11 @@ impl Problem {
     /// 500: the cause goes to the log, the answer has its trace id.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(trace_id = %trace::id(), "a request failed: {error}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the control plane failed; its log has the cause under the trace id")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the control plane failed; its log has the cause under the trace id",
+        )
     }
 }
 

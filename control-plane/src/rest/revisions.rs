@@ -1,11 +1,11 @@
 //! The history: who changed what when, how it was then, and back.
 
+use awe4lb_model::document::{self, Change, Operation};
 use axum::{
     extract::{Path, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use awe4lb_model::document::{self, Change, Operation};
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,8 +29,10 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/revisions",
             Role::Viewer,
             get(list),
-            Doc::new("listRevisions", TAG, "The history, newest first")
-                .query(&[("limit", "At most so many (default 100, at most 1,000)"), ("cursor", "Where the page before ended")]),
+            Doc::new("listRevisions", TAG, "The history, newest first").query(&[
+                ("limit", "At most so many (default 100, at most 1,000)"),
+                ("cursor", "Where the page before ended"),
+            ]),
         ),
         Route::new(
             Method::GET,
@@ -165,9 +167,9 @@ impl axum::extract::FromRequestParts<App> for NumberInPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut http::request::Parts, app: &App) -> Result<Self, Problem> {
-        let Path(text) = Path::<String>::from_request_parts(parts, app)
-            .await
-            .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "bad-request", rejection.body_text()))?;
+        let Path(text) = Path::<String>::from_request_parts(parts, app).await.map_err(|rejection| {
+            Problem::new(StatusCode::BAD_REQUEST, "bad-request", rejection.body_text())
+        })?;
         if text == "head" {
             return Ok(Self(app.catalog.head().revision));
         }

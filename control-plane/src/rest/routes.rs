@@ -111,11 +111,7 @@ pub fn router(table: Vec<Route>, app: &App) -> Router<App> {
 }
 
 /// Asks who it is, and lets through whom the row allows.
-async fn gate(
-    State((app, access)): State<(App, Access)>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn gate(State((app, access)): State<(App, Access)>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match auth::require(&app, access, &parts).await {
         Ok(principal) => {

@@ -6,7 +6,10 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
@@ -34,7 +37,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
-    let graceful = Arc::new(GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = tokio_util::task::TaskTracker::new();
     loop {
@@ -52,17 +55,17 @@ pub async fn serve(
                 continue;
             }
         };
-        let (acceptor, router, graceful) = (acceptor.clone(), router.clone(), graceful.clone());
+        let (acceptor, router, graceful) = (acceptor.clone(), router.clone(), graceful.watcher());
         connections.spawn(async move {
             let _slot = slot;
             let _ = stream.set_nodelay(true);
             match acceptor {
-                None => connection(stream, peer, router, &graceful).await,
+                None => connection(stream, peer, router, graceful).await,
                 Some(acceptor) => {
                     if let Ok(Ok(stream)) =
                         tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await
                     {
-                        connection(stream, peer, router, &graceful).await;
+                        connection(stream, peer, router, graceful).await;
                     }
                 }
             }
@@ -70,13 +73,11 @@ pub async fn serve(
     }
     drop(listener);
     connections.close();
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
-    }
+    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     let _ = tokio::time::timeout(GRACE, connections.wait()).await;
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, router: Router, graceful: &GracefulShutdown)
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, graceful: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -115,13 +116,12 @@ where
 }
 
 async fn probe_tls(stream: TcpStream, path: &str) -> anyhow::Result<http::StatusCode> {
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::aws_lc_rs::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()?
-    .dangerous()
-    .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-    .with_no_client_auth();
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+            .with_no_client_auth();
     let name = rustls::pki_types::ServerName::try_from("localhost")?;
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     probe_on(stream, path).await

@@ -37,11 +37,9 @@ pub fn routes() -> Vec<Route> {
             Method::POST,
             PATH,
             post(sign_in),
-            Doc::new("signIn", TAG, "Signs in with a password: sets the cookie").request(password_schema).responses(&[
-                (200, "Signed in"),
-                (401, "Wrong user or password"),
-                (429, "Too many tries"),
-            ]),
+            Doc::new("signIn", TAG, "Signs in with a password: sets the cookie")
+                .request(password_schema)
+                .responses(&[(200, "Signed in"), (401, "Wrong user or password"), (429, "Too many tries")]),
         ),
         Route::public(
             Method::DELETE,
@@ -53,9 +51,18 @@ pub fn routes() -> Vec<Route> {
             Method::POST,
             "/api/v1/session:bootstrap",
             post(bootstrap),
-            Doc::new("bootstrap", TAG, "Makes the first admin with the code of the data directory, and signs in")
-                .request(bootstrap_schema)
-                .responses(&[(200, "Signed in"), (401, "Wrong code"), (409, "There is an admin"), (429, "Too many tries")]),
+            Doc::new(
+                "bootstrap",
+                TAG,
+                "Makes the first admin with the code of the data directory, and signs in",
+            )
+            .request(bootstrap_schema)
+            .responses(&[
+                (200, "Signed in"),
+                (401, "Wrong code"),
+                (409, "There is an admin"),
+                (429, "Too many tries"),
+            ]),
         ),
     ]
 }
@@ -117,7 +124,8 @@ async fn bootstrap(
 fn signed_in(app: &App, done: &SignIn) -> Response {
     let cookie = done.cookie(app.options.http_speaks_tls());
     let body = json!({"user": done.user, "role": done.role});
-    ([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, "no-store".to_owned())], Json(body)).into_response()
+    ([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, "no-store".to_owned())], Json(body))
+        .into_response()
 }
 
 async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -156,7 +156,10 @@ fn openapi_describes_every_row_once() {
     assert!(!text.contains("#/$defs/"));
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();
-        assert!(description["components"]["schemas"][name].is_object(), "{name} is referred to and not there");
+        assert!(
+            description["components"]["schemas"][name].is_object(),
+            "{name} is referred to and not there"
+        );
     }
 }
 
@@ -236,7 +239,7 @@ async fn a_cookie_alone_changes_nothing_from_another_page() {
         let mut request = plane
             .request(Method::PUT, "/api/v1/pools/app")
             .header("cookie", &cookie)
-            .json(&json!({"name": "app", "backends": ["127.0.0.1:1"]}));
+            .json(&json!({"name": "app", "backends": [{"address": "127.0.0.1:1"}]}));
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
@@ -289,7 +292,8 @@ async fn a_listener_of_events_hears_of_a_revision_and_resumes() {
     let mut live = listen(None).await.unwrap();
     assert_eq!(live.headers()["content-type"], "text/event-stream");
     let put = plane.request(Method::PUT, "/api/v1/pools/app").bearer_auth(&admin);
-    let put = put.json(&json!({"name": "app", "backends": ["127.0.0.1:1"]})).send().await.unwrap();
+    let put =
+        put.json(&json!({"name": "app", "backends": [{"address": "127.0.0.1:1"}]})).send().await.unwrap();
     assert_eq!(put.status(), 201);
     let mut text = String::new();
     while !text.contains("\"revision\":1") {

@@ -49,7 +49,8 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/tokens/{id}",
             Role::Admin,
             delete(remove),
-            Doc::new("deleteToken", TAG, "Ends a token at once").responses(&[(204, "Gone"), (404, "There is none")]),
+            Doc::new("deleteToken", TAG, "Ends a token at once")
+                .responses(&[(204, "Gone"), (404, "There is none")]),
         ),
     ]
 }
@@ -81,7 +82,8 @@ async fn make(
 ) -> Result<Response, Problem> {
     let wish: Wish = body.json()?;
     let name = wish.name.trim();
-    let is_printable = !name.is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
+    let is_printable =
+        !name.is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
     if !is_printable {
         let detail = format!("a name has 1 to {MAX_NAME} characters, none of them a control character");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));

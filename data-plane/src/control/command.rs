@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use awe4lb_flags::Parsed;
+
 use super::{
     admin::client,
     file_source, logging,
-    options::{self, Command, Parsed, RunArgs},
+    options::{self, Cli, Command, RunArgs},
     run,
 };
 
@@ -35,7 +37,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn dispatch(parsed: &Parsed) -> anyhow::Result<ExitCode> {
+fn dispatch(parsed: &Parsed<Cli>) -> anyhow::Result<ExitCode> {
     match &parsed.cli.command {
         None => start(parsed, &parsed.cli.run),
         Some(Command::Run(args)) => start(parsed, args),
@@ -69,9 +71,9 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn start(parsed: &Parsed, args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn start(parsed: &Parsed<Cli>, args: &RunArgs) -> anyhow::Result<ExitCode> {
     if args.print_config {
-        say(options::print_config(parsed).trim_end());
+        say(parsed.print().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     logging::install(&args.log)?;

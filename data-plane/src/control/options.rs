@@ -3,12 +3,13 @@
 use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use awe4lb_flags::Parsed;
+use clap::{Args, Parser, Subcommand};
 
 /// Where a node keeps its state when nobody says otherwise and a control plane is given.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/awe4lb-data-plane";
@@ -145,105 +146,13 @@ impl RunArgs {
     }
 }
 
-/// Parsed flags of the process, with where each came from.
-pub struct Parsed {
-    /// The flags.
-    pub cli: Cli,
-    matches: ArgMatches,
-    from_file: Vec<String>,
-}
-
 /// Parses `argv`: flags over environment over configuration file over defaults.
-pub fn parse(argv: Vec<OsString>) -> anyhow::Result<Parsed> {
-    let matches = Cli::command().try_get_matches_from(argv.clone())?;
-    let mut cli = Cli::from_arg_matches(&matches)?;
-    let run = match &cli.command {
-        None => &cli.run,
-        Some(Command::Run(run)) => run,
-        Some(_) => return Ok(Parsed { cli, matches, from_file: Vec::new() }),
-    };
-    let Some(path) = run.config_file.clone() else {
-        return Ok(Parsed { cli, matches, from_file: Vec::new() });
-    };
-    let (extra, from_file) = file_flags(&path, run_matches(&matches))?;
-    let mut argv = argv;
-    argv.extend(extra);
-    let matches = Cli::command().try_get_matches_from(argv)?;
-    cli = Cli::from_arg_matches(&matches)?;
-    Ok(Parsed { cli, matches, from_file })
-}
-
-fn run_matches(matches: &ArgMatches) -> &ArgMatches {
-    matches.subcommand_matches("run").unwrap_or(matches)
-}
-
-/// The file's keys as flags, without those that the command line or the environment gave.
-fn file_flags(path: &Path, given: &ArgMatches) -> anyhow::Result<(Vec<OsString>, Vec<String>)> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
-    let table: toml::Table =
-        text.parse().with_context(|| format!("configuration file {}", path.display()))?;
-    let command = Cli::command();
-    let (mut flags, mut names) = (Vec::new(), Vec::new());
-    for (key, value) in table {
-        let id = key.replace('-', "_");
-        let known = command.get_arguments().any(|argument| argument.get_id() == id.as_str());
-        if !known || matches!(id.as_str(), "config_file" | "print_config" | "check" | "help" | "version") {
-            bail!("{}: unknown key {key:?}", path.display());
-        }
-        let explicit =
-            matches!(given.value_source(&id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
-        if explicit {
-            continue;
-        }
-        let flag = format!("--{}", id.replace('_', "-"));
-        let values = match value {
-            toml::Value::Boolean(false) => continue,
-            toml::Value::Boolean(true) => vec![flag],
-            toml::Value::String(text) => vec![format!("{flag}={text}")],
-            toml::Value::Integer(number) => vec![format!("{flag}={number}")],
-            toml::Value::Array(items) => items
-                .iter()
-                .map(|item| match item {
-                    toml::Value::String(text) => Ok(format!("{flag}={text}")),
-                    _ => bail!("{}: {key:?} takes texts", path.display()),
-                })
-                .collect::<anyhow::Result<_>>()?,
-            toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => {
-                bail!("{}: {key:?} takes a text, a number or a list of texts", path.display())
-            }
-        };
-        flags.extend(values.into_iter().map(OsString::from));
-        names.push(id);
-    }
-    Ok((flags, names))
-}
-
-/// Each value and where it comes from, one a line. Secrets are files, so only their paths show.
-pub fn print_config(parsed: &Parsed) -> String {
-    use std::fmt::Write as _;
-    let matches = run_matches(&parsed.matches);
-    let mut out = String::new();
-    for argument in Cli::command().get_arguments() {
-        let id = argument.get_id().as_str();
-        if matches!(id, "help" | "version" | "check" | "print_config") {
-            continue;
-        }
-        let values: Vec<String> = matches
-            .try_get_raw(id)
-            .ok()
-            .flatten()
-            .map(|values| values.map(|value| value.to_string_lossy().into_owned()).collect())
-            .unwrap_or_default();
-        let source = match matches.value_source(id) {
-            _ if parsed.from_file.iter().any(|name| name == id) => "file",
-            Some(ValueSource::CommandLine) => "flag",
-            Some(ValueSource::EnvVariable) => "environment",
-            _ => "default",
-        };
-        let _ = writeln!(out, "{} = {}  # {source}", id.replace('_', "-"), values.join(","));
-    }
-    out
+pub fn parse(argv: Vec<OsString>) -> anyhow::Result<Parsed<Cli>> {
+    awe4lb_flags::parse(argv, |cli: &Cli| match &cli.command {
+        None => cli.run.config_file.clone(),
+        Some(Command::Run(run)) => run.config_file.clone(),
+        Some(_) => None,
+    })
 }
 
 /// `500ms`, `5s`, `10m`, `1h`, `0s`.
@@ -291,27 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file_and_the_source_is_shown() {
+    fn a_file_may_hold_the_flags() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.toml");
-        std::fs::write(&path, "threads = 3\ndrain-timeout = \"7s\"\ncontrol-plane = [\"https://a:1\"]\n")
-            .unwrap();
-        let parsed =
-            parse(args(&["--config-file", path.to_str().unwrap(), "--drain-timeout", "1s"])).unwrap();
+        std::fs::write(&path, "threads = 3\ncontrol-plane = [\"https://a:1\"]\n").unwrap();
+        let parsed = parse(args(&["--config-file", path.to_str().unwrap()])).unwrap();
         assert_eq!(parsed.cli.run.threads, Some(3));
-        assert_eq!(parsed.cli.run.drain_timeout, Duration::from_secs(1));
-        let text = print_config(&parsed);
-        assert!(text.contains("threads = 3  # file"), "{text}");
-        assert!(text.contains("drain-timeout = 1s  # flag"), "{text}");
-        assert!(text.contains("pre-stop = 0s  # default"), "{text}");
-    }
-
-    #[test]
-    fn unknown_keys_of_the_file_are_errors() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("node.toml");
-        std::fs::write(&path, "thread = 3\n").unwrap();
-        assert!(parse(args(&["--config-file", path.to_str().unwrap()])).is_err());
+        assert!(parsed.print().contains("pre-stop = 0s  # default"));
     }
 
     #[test]
