@@ -71,7 +71,7 @@ impl Format {
     }
 }
 
-/// The four kinds of objects that a document holds by name, and where.
+/// The kinds of objects that a document holds by name, and the field of each.
 pub const KINDS: [(&str, &str); 3] =
     [("listener", "listeners"), ("pool", "pools"), ("certificate", "certificates")];
 

@@ -1,0 +1,255 @@
+//! `docs/config.md`: its tables are made from the declared fields, its examples and defaults are proven.
+//!
+//! `UPDATE=1 cargo test -p awe4lb-model --test config_table` writes the tables.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use awe4lb_model::{
+    Config,
+    document::{self, FieldDoc, Format, Node},
+};
+use serde_json::{Value, json};
+
+const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n";
+
+/// One value for each field that is no object, as one would write it in YAML.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("/version", "1"),
+    ("/defaults/connect/timeout", "2s"),
+    ("/defaults/connect/attempts", "2"),
+    ("/defaults/timeouts/handshake", "5s"),
+    ("/defaults/timeouts/idle", "10m"),
+    ("/defaults/timeouts/halfClose", "30s"),
+    ("/defaults/timeouts/lifetime", "1d"),
+    ("/listeners/*/name", "web"),
+    ("/listeners/*/labels", "{ team: shop }"),
+    ("/listeners/*/bind", r#"["*:443", "[::1]:8443"]"#),
+    ("/listeners/*/protocol", "udp"),
+    ("/listeners/*/tls/certificates", "[example]"),
+    ("/listeners/*/tls/minVersion", "\"1.3\""),
+    ("/listeners/*/tls/alpn", "[h2, http/1.1]"),
+    ("/listeners/*/rules/*/name", "app"),
+    ("/listeners/*/rules/*/match/sni", r#"[app.example.com, "*.app.example.com"]"#),
+    ("/listeners/*/rules/*/match/client", "[10.0.0.0/8, 2001:db8::/32]"),
+    ("/listeners/*/rules/*/match/peer", "192.0.2.7"),
+    ("/listeners/*/rules/*/pool", "app"),
+    ("/listeners/*/rules/*/split/*/pool", "blue"),
+    ("/listeners/*/rules/*/split/*/weight", "95"),
+    ("/listeners/*/rules/*/reject", "{}"),
+    ("/listeners/*/rules/*/tls", "passthrough"),
+    ("/listeners/*/limits/maxConnections", "50000"),
+    ("/listeners/*/timeouts/handshake", "5s"),
+    ("/listeners/*/timeouts/idle", "unlimited"),
+    ("/listeners/*/timeouts/halfClose", "30s"),
+    ("/listeners/*/timeouts/lifetime", "12h"),
+    ("/listeners/*/udp/idleTimeout", "30s"),
+    ("/listeners/*/udp/unansweredTimeout", "5s"),
+    ("/listeners/*/udp/maxFlows", "200000"),
+    ("/listeners/*/udp/maxFlowsPerClient", "64"),
+    ("/pools/*/name", "app"),
+    ("/pools/*/balance", "leastConn"),
+    ("/pools/*/hashOn", "sni"),
+    ("/pools/*/backends/*/name", "a"),
+    ("/pools/*/backends/*/address", "app.internal:3000"),
+    ("/pools/*/backends/*/weight", "3"),
+    ("/pools/*/backends/*/priority", "1"),
+    ("/pools/*/backends/*/maxConnections", "100"),
+    ("/pools/*/healthCheck/type", "tcp"),
+    ("/pools/*/healthCheck/interval", "2s"),
+    ("/pools/*/healthCheck/timeout", "500ms"),
+    ("/pools/*/healthCheck/rise", "1"),
+    ("/pools/*/healthCheck/fall", "2"),
+    ("/pools/*/healthCheck/port", "3001"),
+    ("/pools/*/outlier/consecutiveFailures", "3"),
+    ("/pools/*/outlier/ejection", "10s"),
+    ("/pools/*/outlier/maxEjectedPercent", "100"),
+    ("/pools/*/whenAllDown", "any"),
+    ("/pools/*/connect/timeout", "1s"),
+    ("/pools/*/connect/attempts", "5"),
+    ("/certificates/*/name", "example"),
+    ("/certificates/*/chain", "\"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\""),
+    ("/certificates/*/chainFile", "certs/example.pem"),
+    ("/certificates/*/key", "\"-----BEGIN PRIVATE KEY-----\\nMIGH\\n-----END PRIVATE KEY-----\\n\""),
+    ("/certificates/*/keyFile", "certs/example.key"),
+];
+
+/// The tables of the page, by what their fields begin with.
+const TABLES: &[&str] = &[
+    "",
+    "/defaults",
+    "/listeners/*",
+    "/listeners/*/rules/*",
+    "/listeners/*/rules/*/split/*",
+    "/pools/*",
+    "/pools/*/backends/*",
+    "/certificates/*",
+];
+
+fn page() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md")
+}
+
+fn is_container(field: &FieldDoc) -> bool {
+    field.kind == "object" || field.kind == "list of object"
+}
+
+fn example(pointer: &str) -> Option<&'static str> {
+    EXAMPLES.iter().find(|(of, _)| *of == pointer).map(|(_, example)| *example)
+}
+
+/// The table with the longest beginning.
+fn table_of(pointer: &str) -> &'static str {
+    let within = |table: &&&str| pointer.strip_prefix(**table).is_some_and(|rest| rest.starts_with('/'));
+    TABLES.iter().filter(within).max_by_key(|table| table.len()).copied().unwrap_or("")
+}
+
+fn table(of: &str, fields: &[FieldDoc]) -> String {
+    let mut out = String::from("| field | value | default | example | meaning |\n|---|---|---|---|---|\n");
+    for field in fields.iter().filter(|field| table_of(&field.pointer) == of) {
+        let name = field.pointer[of.len() + 1..].replace("/*", "[]").replace('/', ".");
+        let default = match (field.required, field.default.as_str()) {
+            (true, _) => "required".to_owned(),
+            (false, "") => String::new(),
+            (false, default) if serde_json::from_str::<Value>(default).is_ok() => {
+                format!("`{}`", default.trim_matches('"'))
+            }
+            (false, words) => words.replace('"', "`"),
+        };
+        let example = match example(&field.pointer) {
+            Some(pem) if pem.contains("-----BEGIN") => "see above".to_owned(),
+            Some(example) => format!("`{example}`"),
+            None => String::new(),
+        };
+        let _ = writeln!(out, "| `{name}` | {} | {default} | {example} | {} |", field.kind, field.doc);
+    }
+    out
+}
+
+/// The page with its tables made anew. A table stands between `<!-- fields POINTER -->` and `<!-- end -->`.
+fn renewed(text: &str) -> String {
+    let fields = document::fields();
+    let mut out = String::new();
+    let mut found = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let _ = writeln!(out, "{line}");
+        let marker = line.strip_prefix("<!-- fields").and_then(|rest| rest.strip_suffix("-->"));
+        if let Some(pointer) = marker.map(str::trim) {
+            found.push(pointer.to_owned());
+            let _ = write!(out, "\n{}\n", table(pointer, &fields));
+            let end = lines.find(|line| *line == "<!-- end -->").expect("every table has an end");
+            let _ = writeln!(out, "{end}");
+        }
+    }
+    found.sort();
+    let mut wanted: Vec<_> = TABLES.iter().map(|table| (*table).to_owned()).collect();
+    wanted.sort();
+    assert_eq!(found, wanted, "the tables in docs/config.md");
+    out
+}
+
+#[test]
+fn the_tables_are_those_of_the_declared_fields() {
+    let text = std::fs::read_to_string(page()).expect("docs/config.md");
+    let wanted = renewed(&text);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(page(), wanted).expect("write docs/config.md");
+    } else {
+        assert!(
+            text == wanted,
+            "docs/config.md is behind the fields: UPDATE=1 cargo test -p awe4lb-model --test config_table"
+        );
+    }
+}
+
+/// A small document in which the field at `pointer` makes sense.
+fn base(pointer: &str) -> Value {
+    let mut document = json!({
+        "listeners": [{ "name": "web", "bind": ["*:443"], "rules": [{ "name": "all", "pool": "app" }] }],
+        "pools": [
+            { "name": "app", "backends": [{ "name": "a", "address": "10.0.1.1:3000" }] },
+            { "name": "blue", "backends": [{ "name": "a", "address": "10.0.2.1:3000" }] },
+        ],
+        "certificates": [{ "name": "example", "chain": CHAIN, "key": KEY }],
+    });
+    if pointer.contains("/tls") {
+        document["listeners"][0]["tls"] = json!({ "certificates": ["example"] });
+    }
+    if pointer.contains("/udp/") {
+        document["listeners"][0]["protocol"] = json!("udp");
+    }
+    if pointer.contains("/healthCheck") {
+        document["pools"][0]["healthCheck"] = json!({ "type": "tcp" });
+    }
+    let rule = document["listeners"][0]["rules"][0].as_object_mut().expect("a rule");
+    if pointer.contains("/split") {
+        rule.remove("pool");
+        let half = |pool: &str| json!({ "pool": pool, "weight": 1 });
+        rule.insert("split".to_owned(), json!([half("app"), half("blue")]));
+    }
+    if pointer.contains("/reject") {
+        rule.remove("pool");
+    }
+    let certificate = document["certificates"][0].as_object_mut().expect("a certificate");
+    if let Some(field) = pointer.strip_prefix("/certificates/*/").and_then(|field| field.strip_suffix("File"))
+    {
+        certificate.remove(field);
+    }
+    document
+}
+
+fn set(document: &mut Value, pointer: &str, value: Value) {
+    let mut place = document;
+    for part in pointer.split('/').skip(1) {
+        place = match part {
+            "*" => &mut place[0],
+            name => &mut place[name],
+        };
+    }
+    *place = value;
+}
+
+fn compile(document: &Value) -> Result<Config, String> {
+    let mut node = Node::from_json(document);
+    let read = |name: &str| Ok(if name.ends_with(".key") { KEY } else { CHAIN }.to_owned());
+    let compiled = document::inline_files(&mut node, read).and_then(|()| document::compile(node));
+    compiled.map(|compiled| compiled.config).map_err(|violations| format!("{violations:?}"))
+}
+
+#[test]
+fn every_field_has_an_example_that_holds() {
+    let fields = document::fields();
+    for field in fields.iter().filter(|field| !is_container(field)) {
+        let Some(example) = example(&field.pointer) else { panic!("no example for {}", field.pointer) };
+        let value = document::parse(example, Format::Yaml).expect("YAML").to_json();
+        let mut document = base(&field.pointer);
+        set(&mut document, &field.pointer, value);
+        if let Err(why) = compile(&document) {
+            panic!("the example of {} does not hold: {why}", field.pointer);
+        }
+    }
+    for (pointer, _) in EXAMPLES {
+        assert!(fields.iter().any(|field| field.pointer == *pointer), "{pointer} is no field");
+    }
+}
+
+/// Who writes the default down gets what they would have got without it.
+#[test]
+fn every_default_is_what_an_absent_field_means() {
+    let mut checked = 0;
+    for field in document::fields() {
+        let Ok(default) = serde_json::from_str::<Value>(&field.default) else { continue };
+        if is_container(&field) {
+            continue;
+        }
+        let without = base(&field.pointer);
+        let mut with = without.clone();
+        set(&mut with, &field.pointer, default);
+        let (without, with) = (compile(&without), compile(&with));
+        assert!(without.is_ok(), "{}: {without:?}", field.pointer);
+        assert_eq!(with, without, "{}", field.pointer);
+        checked += 1;
+    }
+    assert!(checked > 20, "only {checked} defaults");
+}
