@@ -1,7 +1,6 @@
 //! Decisions without I/O: where a connection goes, who is alive, whom to pick, which flow a datagram belongs to.
 //!
-//! Time, randomness and bytes are arguments, so that everything here can be replayed by seed. The control plane answers
-//! "where would this go, and why" with the very code that routes.
+//! Time, randomness and bytes are arguments, so that everything here can be replayed by seed.
 
 pub mod balance;
 pub mod client_hello;
