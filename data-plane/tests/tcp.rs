@@ -1,6 +1,5 @@
 //! TCP as clients and backends see it.
 
-#[expect(dead_code, reason = "each test file uses its part")]
 mod support;
 
 use std::{

@@ -9,6 +9,7 @@ mod connection;
 mod counters;
 mod deadlines;
 mod dial;
+mod executor;
 mod local;
 mod pool;
 mod pump;
@@ -77,9 +78,11 @@ struct Handle {
 /// What [`DataPath::prepare`] made.
 struct Ready {
     compiled: Compiled,
-    /// New sockets, one a worker.
-    sockets: BTreeMap<SocketKey, Vec<OwnedFd>>,
+    sockets: NewSockets,
 }
+
+/// Sockets that were bound for a configuration, one a worker.
+type NewSockets = BTreeMap<SocketKey, Vec<OwnedFd>>;
 
 impl Traffic {
     /// Starts the workers; nothing is listened on yet.
@@ -108,7 +111,7 @@ impl Traffic {
         &self,
         compiled: &mut Compiled,
         mode: Mode,
-    ) -> Result<(BTreeMap<SocketKey, Vec<OwnedFd>>, Vec<Problem>), Vec<Problem>> {
+    ) -> Result<(NewSockets, Vec<Problem>), Vec<Problem>> {
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut sockets, mut problems) = (BTreeMap::new(), Vec::new());
         let new: Vec<SocketKey> =
@@ -255,14 +258,7 @@ fn run_worker(
             }
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        // Fewer looks at tokio's own sources: ours is one of them.
-        .event_interval(31)
-        .build_local(tokio::runtime::LocalOptions::default());
-    let ended = runtime.and_then(|runtime| runtime.block_on(worker::run(shared, start, commands, each_tick)));
-    if let Err(error) = ended {
+    if let Err(error) = worker::run(shared, start, commands, each_tick) {
         tracing::error!(%error, "a worker ended");
     }
 }

@@ -1,4 +1,4 @@
-//! Where readiness of the data path comes from: one edge-triggered epoll set a worker, nested in tokio's.
+//! Where readiness of the data path comes from: one edge-triggered epoll set a worker, which is what the worker waits on.
 //!
 //! A socket is registered once for everything and never deregistered (closing it does that), and a connection's end is not
 //! asked for with SO_ERROR. That is worth several syscalls a connection; this file is the only one that knows.
@@ -7,14 +7,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     rc::Rc,
     task::{Context, Poll, Waker},
 };
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
-use tokio::io::{Interest, unix::AsyncFd};
 
 /// Events taken at a time.
 const BATCH: usize = 256;
@@ -22,6 +21,7 @@ const BATCH: usize = 256;
 /// One worker's set of sockets.
 pub(super) struct Reactor {
     epoll: OwnedFd,
+    events: RefCell<Vec<epoll::Event>>,
     slots: RefCell<Slab<Slot>>,
     generation: Cell<u32>,
 }
@@ -88,7 +88,12 @@ pub(super) struct Token(usize);
 impl Reactor {
     pub(super) fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Rc::new(Self { epoll, slots: RefCell::new(Slab::new()), generation: Cell::new(0) }))
+        Ok(Rc::new(Self {
+            epoll,
+            events: RefCell::new(Vec::with_capacity(BATCH)),
+            slots: RefCell::new(Slab::new()),
+            generation: Cell::new(0),
+        }))
     }
 
     /// Registers a socket. `ready` is what may be tried before the first event: a fresh connection can be written to.
@@ -100,6 +105,21 @@ impl Reactor {
     /// Registers a socket for input alone: UDP sends never wait, and each would be an event.
     pub(super) fn register_input(&self, fd: BorrowedFd<'_>) -> io::Result<Token> {
         self.add(fd, Ready::default(), None, EventFlags::IN | EventFlags::ET)
+    }
+
+    /// Registers a listening socket: as long as somebody waits in its queue, each [`Self::wait`] says so. One connection
+    /// is accepted for each, and none of the calls finds the queue empty.
+    pub(super) fn register_listener(&self, fd: BorrowedFd<'_>) -> io::Result<Token> {
+        self.add(fd, Ready::default(), None, EventFlags::IN)
+    }
+
+    /// Stops and resumes the events of a listening socket.
+    pub(super) fn listen(&self, fd: BorrowedFd<'_>, token: Token, wanted: bool) -> io::Result<()> {
+        let Some(generation) = self.slots.borrow().get(token.0).map(|slot| slot.generation) else {
+            return Ok(());
+        };
+        let flags = if wanted { EventFlags::IN } else { EventFlags::empty() };
+        Ok(epoll::modify(&self.epoll, fd, data(generation, token.0), flags)?)
     }
 
     /// Registers a socket for input that is listed rather than waking someone of its own.
@@ -122,8 +142,7 @@ impl Reactor {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let place = self.slots.borrow_mut().insert(Slot { generation, ready, waker: None, listed });
-        let data = EventData::new_u64(u64::from(generation) << 32 | place as u64);
-        if let Err(error) = epoll::add(&self.epoll, fd, data, flags) {
+        if let Err(error) = epoll::add(&self.epoll, fd, data(generation, place), flags) {
             self.slots.borrow_mut().remove(place);
             return Err(error.into());
         }
@@ -170,35 +189,18 @@ impl Reactor {
         Poll::Pending
     }
 
-    /// Takes events and wakes whom they concern, for as long as the worker lives.
-    pub(super) async fn run(self: Rc<Self>) -> io::Result<()> {
-        let nested = self.epoll.as_fd().try_clone_to_owned()?;
-        #[expect(
-            deprecated,
-            reason = "its unsafe successor guards against types that give up their descriptor; ours owns it"
-        )]
-        let nested = AsyncFd::with_interest(nested, Interest::READABLE)?;
-        let mut events = Vec::with_capacity(BATCH);
-        loop {
-            let mut guard = nested.readable().await?;
-            loop {
-                events.clear();
-                let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&zero)) {
-                    Ok(_) => {}
-                    Err(rustix::io::Errno::INTR) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                self.dispatch(&events);
-                if events.len() < BATCH {
-                    break;
-                }
-                // Connections get their turn between batches.
-                tokio::task::yield_now().await;
-            }
-            guard.clear_ready();
-            drop(guard);
+    /// Takes events and wakes whom they concern. `may_block`: waits for the first.
+    pub(super) fn wait(&self, may_block: bool) -> io::Result<()> {
+        let mut events = self.events.borrow_mut();
+        events.clear();
+        let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = (!may_block).then_some(&zero);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
+            Ok(_) => self.dispatch(&events),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     fn dispatch(&self, events: &[epoll::Event]) {
@@ -229,4 +231,9 @@ impl Reactor {
             }
         }
     }
+}
+
+/// Which socket an event is of.
+fn data(generation: u32, place: usize) -> EventData {
+    EventData::new_u64(u64::from(generation) << 32 | place as u64)
 }

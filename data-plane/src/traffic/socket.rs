@@ -128,11 +128,6 @@ impl Socket {
         let _ = net::sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
     }
 
-    /// Called when reading said `WouldBlock` although more than the end was expected.
-    pub(super) fn clear_readable(&self) {
-        self.reactor.clear_readable(self.token);
-    }
-
     fn not_readable(&self, error: rustix::io::Errno) -> io::Error {
         if error == rustix::io::Errno::AGAIN {
             self.reactor.clear_readable(self.token);

@@ -5,12 +5,19 @@
 
 use std::{
     cell::{Cell, RefCell},
+    io,
+    os::fd::AsFd as _,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
+
+use super::reactor::Reactor;
 
 /// How exact deadlines are.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -71,12 +78,25 @@ impl Timers {
         std::future::poll_fn(|cx| timer.poll_fired(cx)).await;
     }
 
-    /// Moves the clock on and wakes whose time has come.
-    pub(super) async fn run(self: Rc<Self>, mut each_tick: impl FnMut(u64)) {
-        let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    /// Moves the clock on and wakes whose time has come, at each tick of a timer that is one more of the worker's
+    /// descriptors: while the worker is busy, nobody asks what time it is.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        reactor: Rc<Reactor>,
+        mut each_tick: impl FnMut(u64),
+    ) -> io::Result<()> {
+        let ticks =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+        let every_tick = Itimerspec { it_interval: tick, it_value: tick };
+        timerfd_settime(&ticks, TimerfdTimerFlags::empty(), &every_tick)?;
+        let token = reactor.register_input(ticks.as_fd())?;
         loop {
-            interval.tick().await;
+            std::future::poll_fn(|cx| reactor.poll(token, cx, |ready| ready.readable)).await;
+            reactor.clear_readable(token);
+            // Only reading starts the timer's next period.
+            let mut expiries = [0; 8];
+            let _ = rustix::io::read(&ticks, &mut expiries);
             self.now.set(millis(self.start.elapsed()));
             self.fire();
             each_tick(self.now());
@@ -131,12 +151,6 @@ impl Timer {
         }
         Poll::Pending
     }
-
-    /// Starts anew.
-    pub(super) fn rearm(&mut self, after: Duration) {
-        let timers = self.timers.clone();
-        *self = timers.arm(after);
-    }
 }
 
 impl Drop for Timer {
@@ -163,11 +177,11 @@ mod tests {
         let base = timers.now();
         let armed: Vec<Timer> =
             [50, 150, 1_000, 200_000].map(|ms| timers.arm(Duration::from_millis(ms))).into();
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut fired = |at: u64| {
+        let cx = Context::from_waker(Waker::noop());
+        let fired = |at: u64| {
             timers.now.set(base + at);
             timers.fire();
-            armed.iter().map(|timer| timer.poll_fired(&mut cx).is_ready()).collect::<Vec<_>>()
+            armed.iter().map(|timer| timer.poll_fired(&cx).is_ready()).collect::<Vec<_>>()
         };
         assert_eq!(fired(100), [false; 4]);
         assert_eq!(fired(200), [true, false, false, false]);

@@ -12,7 +12,6 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::SyncSender,
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -26,8 +25,9 @@ use super::{
     compile::{Snapshot, SocketKey},
     connection,
     counters::CounterTable,
+    executor,
     local::{LocalListener, LocalSnapshot},
-    reactor::{Reactor, Ready, Token},
+    reactor::{Reactor, Token},
     splice::Pipes,
     timers::Timers,
     udp,
@@ -35,8 +35,6 @@ use super::{
 
 /// The one buffer that bytes of all connections pass through: it stays in the cache.
 const SCRATCH: usize = 64 * 1024;
-/// Connections accepted before those that are there get their turn.
-const ACCEPT_BATCH: usize = 16;
 
 /// What the control half tells a worker.
 pub(super) enum Command {
@@ -100,14 +98,15 @@ impl Drop for OpenHere {
 }
 
 /// Runs until told to stop. `each_tick` is called with the clock, ten times a second.
-pub(super) async fn run(
+pub(super) fn run(
     shared: Arc<WorkerShared>,
     start: Instant,
     mut commands: mpsc::Receiver<Command>,
     each_tick: impl FnMut(u64) + 'static,
 ) -> io::Result<()> {
+    let reactor = Reactor::new()?;
     let worker = Rc::new(Worker {
-        reactor: Reactor::new()?,
+        reactor: reactor.clone(),
         timers: Timers::new(start),
         pipes: Rc::default(),
         scratch: RefCell::new(vec![0; SCRATCH].into()),
@@ -118,8 +117,19 @@ pub(super) async fn run(
         udp_scratch: OnceCell::new(),
         accepting: Cell::new(true),
     });
-    let reactor = tokio::task::spawn_local(worker.reactor.clone().run());
-    let timers = tokio::task::spawn_local(worker.timers.clone().run(each_tick));
+    // The end of `commands` says that the worker has ended, so it comes after that of everything open.
+    let obedience = obey(&worker, &mut commands);
+    let clock = worker.timers.clone().run(worker.reactor.clone(), each_tick);
+    executor::run(&reactor, async {
+        tokio::select! {
+            ended = clock => ended,
+            () = obedience => Ok(()),
+        }
+    })?
+}
+
+/// Until told to stop, or until nobody is left to tell.
+async fn obey(worker: &Rc<Worker>, commands: &mut mpsc::Receiver<Command>) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Apply { snapshot, sockets, done } => {
@@ -130,13 +140,10 @@ pub(super) async fn run(
             Command::StopAccepting => worker.stop_accepting(),
             Command::Stop => {
                 worker.accepting.set(false);
-                break;
+                return;
             }
         }
     }
-    reactor.abort();
-    timers.abort();
-    Ok(())
 }
 
 impl Worker {
@@ -218,10 +225,8 @@ impl Worker {
             tracing::error!(address = %key.address, %error, "cannot listen on a socket that was bound");
             return None;
         }
-        // What arrived before the registration has no event of its own.
-        let ready = Ready { readable: true, writable: true, ..Ready::default() };
         let registered = match key.protocol {
-            Protocol::Tcp => self.reactor.register(fd.as_fd(), ready),
+            Protocol::Tcp => self.reactor.register_listener(fd.as_fd()),
             Protocol::Udp => self.reactor.register_input(fd.as_fd()),
         };
         let token = match registered {
@@ -293,31 +298,28 @@ async fn accept(
     let mut shortages = 0;
     loop {
         std::future::poll_fn(|cx| worker.reactor.poll(socket.token, cx, |ready| ready.readable)).await;
-        for _ in 0..ACCEPT_BATCH {
-            match accept_one(&socket.fd) {
-                Ok((fd, client)) => {
-                    shortages = 0;
-                    if let Some(client) = client {
-                        let listener = listener.borrow().clone();
-                        worker.admit(fd, client, key, &listener);
-                    }
+        worker.reactor.clear_readable(socket.token);
+        match accept_one(&socket.fd) {
+            Ok((fd, client)) => {
+                shortages = 0;
+                if let Some(client) = client {
+                    let listener = listener.borrow().clone();
+                    worker.admit(fd, client, key, &listener);
                 }
-                Err(error) if error == rustix::io::Errno::AGAIN => {
-                    worker.reactor.clear_readable(socket.token);
-                    break;
-                }
-                Err(error) if is_shortage(error) => {
-                    listener.borrow().counters.end(EndReason::ResourceExhausted);
-                    let delay = worker.rng().random_range(5..10) << shortages;
-                    shortages = (shortages + 1).min(7);
-                    tracing::warn!(address = %key.address, %error, delay_ms = delay, "cannot accept, backing off");
-                    worker.timers.sleep(Duration::from_millis(delay)).await;
-                }
-                // That one connection is gone.
-                Err(_) => {}
             }
+            Err(error) if is_shortage(error) => {
+                listener.borrow().counters.end(EndReason::ResourceExhausted);
+                let delay = worker.rng().random_range(5..10) << shortages;
+                shortages = (shortages + 1).min(7);
+                tracing::warn!(address = %key.address, %error, delay_ms = delay, "cannot accept, backing off");
+                // Whoever waits in the queue would be told again and again.
+                let _ = worker.reactor.listen(socket.fd.as_fd(), socket.token, false);
+                worker.timers.sleep(Duration::from_millis(delay)).await;
+                let _ = worker.reactor.listen(socket.fd.as_fd(), socket.token, true);
+            }
+            // Another was faster, or that one connection is gone.
+            Err(_) => {}
         }
-        yield_once().await;
     }
 }
 
@@ -333,17 +335,4 @@ pub(super) fn socket_address(address: SocketAddrAny) -> Option<SocketAddr> {
 fn is_shortage(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-}
-
-/// Lets the others run.
-pub(super) async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -31,7 +31,7 @@ pub(super) enum Fate {
     /// The path takes no runs of datagrams this long.
     TooLongForRun(u32),
     /// The socket had an error to report, and sent nothing: an earlier datagram was refused.
-    Refused(io::Error),
+    Refused,
     /// Lost on our side.
     Dropped,
 }
@@ -67,7 +67,7 @@ pub(super) fn send_all(
                 at += 1;
             }
             Err(error) if is_refusal(&error) => {
-                tell(load.flow, Fate::Refused(error));
+                tell(load.flow, Fate::Refused);
                 return Err(at);
             }
             Err(_) => {

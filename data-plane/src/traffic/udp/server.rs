@@ -87,8 +87,8 @@ impl<'a> Server<'a> {
         let worker = self.worker.clone();
         let now = worker.timers().now();
         let scratch = &mut *worker.udp_scratch();
-        let more_answers = self.from_backends(scratch, now);
-        let more_questions = self.from_clients(scratch, now);
+        let more_answers = self.receive_from_backends(scratch, now);
+        let more_questions = self.receive_from_clients(scratch, now);
         self.sweep(now, cx);
         if more_answers || more_questions {
             cx.waker().wake_by_ref();
@@ -117,7 +117,7 @@ impl<'a> Server<'a> {
     }
 
     /// Takes what clients sent. True: there may be more.
-    fn from_clients(&mut self, scratch: &mut Scratch, now: u64) -> bool {
+    fn receive_from_clients(&mut self, scratch: &mut Scratch, now: u64) -> bool {
         for _ in 0..BATCHES {
             if !self.worker.reactor().ready(self.token).readable {
                 return false;
@@ -129,7 +129,7 @@ impl<'a> Server<'a> {
                         self.worker.reactor().clear_readable(self.token);
                     }
                     self.sort_by_flow(scratch, slots, now);
-                    self.to_backends(scratch, now);
+                    self.send_to_backends(scratch, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.worker.reactor().clear_readable(self.token);
@@ -244,14 +244,14 @@ impl<'a> Server<'a> {
     }
 
     /// Sends what was sorted.
-    fn to_backends(&mut self, scratch: &mut Scratch, now: u64) {
+    fn send_to_backends(&mut self, scratch: &mut Scratch, now: u64) {
         let items = std::mem::take(&mut scratch.items);
         for group in items.chunk_by(|a, b| a.0 == b.0) {
             let Some(id) = group.first().and_then(|(place, _)| scratch.flows.get(*place as usize).copied())
             else {
                 continue;
             };
-            if let Err(sent) = self.to_backend(id, group, scratch) {
+            if let Err(sent) = self.send_to_backend(id, group, scratch) {
                 self.refused(id);
                 // The client's next flow may find a backend that is there; the datagrams at hand still can go to it.
                 self.send_anew(&group[sent.min(group.len())..], scratch, now);
@@ -261,7 +261,12 @@ impl<'a> Server<'a> {
     }
 
     /// Sends the datagrams of one flow. `Err`: the backend refuses, and how many had been sent.
-    fn to_backend(&mut self, id: FlowId, group: &[(u32, u32)], scratch: &mut Scratch) -> Result<(), usize> {
+    fn send_to_backend(
+        &mut self,
+        id: FlowId,
+        group: &[(u32, u32)],
+        scratch: &mut Scratch,
+    ) -> Result<(), usize> {
         let Some(flow) = self.table.value(id) else { return Ok(()) };
         let Scratch { batch, outbox, runs, .. } = scratch;
         if let [(_, slot)] = group {
@@ -288,7 +293,7 @@ impl<'a> Server<'a> {
         let result = send_all(outbox, upstream.fd(), batch, runs, |_, fate| match fate {
             Fate::Sent { bytes, datagrams } => tally.datagrams_in(u64::from(datagrams), u64::from(bytes)),
             Fate::TooLongForRun(each) => *longest = each.saturating_sub(1) as u16,
-            Fate::Refused(_) | Fate::Dropped => {}
+            Fate::Refused | Fate::Dropped => {}
         });
         if let Err(at) = result {
             // Pieces of a run are at most one a slot, but a slot may be several pieces: what was sent is not sent again.
@@ -304,12 +309,12 @@ impl<'a> Server<'a> {
         let received = scratch.batch.received(*slot);
         let (Some(client), Some(local)) = (received.from, self.bound.or(received.local)) else { return };
         if let Some(id) = self.start(FlowKey { client, local }, now) {
-            let _ = self.to_backend(id, group, scratch);
+            let _ = self.send_to_backend(id, group, scratch);
         }
     }
 
     /// Takes what backends answered. True: there may be more.
-    fn from_backends(&mut self, scratch: &mut Scratch, now: u64) -> bool {
+    fn receive_from_backends(&mut self, scratch: &mut Scratch, now: u64) -> bool {
         if self.answers.is_empty() {
             return false;
         }
@@ -318,18 +323,18 @@ impl<'a> Server<'a> {
         for _ in 0..BACKENDS {
             let Some(tag) = self.answers.pop() else { break };
             if scratch.batch.room() < ROOM {
-                self.to_clients(scratch);
+                self.send_to_clients(scratch);
             }
-            if !self.from_backend(tag, scratch, now) {
+            if !self.receive_from_backend(tag, scratch, now) {
                 self.answers.push(tag);
             }
         }
-        self.to_clients(scratch);
+        self.send_to_clients(scratch);
         !self.answers.is_empty()
     }
 
     /// Reads one backend's socket once. False: there may be more.
-    fn from_backend(&mut self, tag: u64, scratch: &mut Scratch, now: u64) -> bool {
+    fn receive_from_backend(&mut self, tag: u64, scratch: &mut Scratch, now: u64) -> bool {
         let id = id_of(tag);
         // One that has ended is listed still.
         let Some(flow) = self.table.value(id) else { return true };
@@ -361,7 +366,7 @@ impl<'a> Server<'a> {
     }
 
     /// Sends what was gathered for clients.
-    fn to_clients(&mut self, scratch: &mut Scratch) {
+    fn send_to_clients(&mut self, scratch: &mut Scratch) {
         let Scratch { batch, outbox, runs, .. } = scratch;
         let table = &mut self.table;
         let socket: BorrowedFd<'_> = self.socket.as_fd();
@@ -374,7 +379,7 @@ impl<'a> Server<'a> {
                         flow.tally.datagrams_out(u64::from(datagrams), u64::from(bytes));
                     }
                     Fate::TooLongForRun(each) => flow.longest_out = each.saturating_sub(1) as u16,
-                    Fate::Refused(_) | Fate::Dropped => {}
+                    Fate::Refused | Fate::Dropped => {}
                 }
             });
         }
