@@ -135,6 +135,28 @@ fn large_streams_through_tls_arrive_whole_in_both_directions_at_once() {
     }
 }
 
+/// Much data right behind the last message of the handshake once ended it.
+#[test]
+fn a_client_that_does_not_wait_loses_nothing() {
+    let (port, demo) = (free_port(), identity(&["app.test"]));
+    let traffic = running(&format!(
+        "listeners: [{{ name: l, bind: ['*:{port}'], tls: {{ certificates: [demo] }}, rules: [{{ name: r, pool: p }}] }}]\n\
+         pools: [{{ name: p, backends: [{{ address: '{}' }}] }}]\ncertificates: [{}]\n",
+        echo(),
+        certificate("demo", &demo)
+    ));
+    for round in 1..=20 {
+        let mut client = tls(port, "app.test", &[&demo]);
+        // The client's last message of the handshake and all of this leave in one piece.
+        client.conn.set_buffer_limit(None);
+        client.conn.writer().write_all(&[7; 200_000]).expect("buffered");
+        let mut got = vec![0; 200_000];
+        client.read_exact(&mut got).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(got.iter().all(|byte| *byte == 7));
+    }
+    eventually("counted", || (counters(&traffic, 1).bytes_in == 20 * 200_000).then_some(()));
+}
+
 #[test]
 fn one_listener_terminates_one_name_and_passes_another_through() {
     let (port, demo, own) = (free_port(), identity(&["app.test"]), identity(&["own.test"]));

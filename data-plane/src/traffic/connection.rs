@@ -149,12 +149,11 @@ impl Path<'_> {
     ) -> EndReason {
         let from = Instant::now();
         let Ok(mut session) = TlsSession::new(config) else { return EndReason::TlsHandshakeFailed };
-        if let Err(reason) =
-            handshake(self.worker, &self.client.socket, &mut session, &first, &deadline).await
-        {
-            return reason;
-        }
-        drop((first, deadline));
+        let rest = match handshake(self.worker, &self.client.socket, &mut session, first, &deadline).await {
+            Ok(rest) => rest,
+            Err(reason) => return reason,
+        };
+        drop(deadline);
         let micros = u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX);
         for counters in [&self.listener.counters, &self.rule.counters] {
             counters.handshakes.add(1);
@@ -172,7 +171,8 @@ impl Path<'_> {
         self.ending.also(&dialled.chosen.counters);
         let tally = self.tally(&dialled.chosen.counters);
         let timeouts = &self.listener.run.timeouts;
-        tls_pump::run(self.worker, &self.client.socket, &mut session, &dialled.socket, timeouts, &tally).await
+        let client = &self.client.socket;
+        tls_pump::run(self.worker, client, &mut session, rest, &dialled.socket, timeouts, &tally).await
     }
 
     fn tally(&self, backend: &Arc<Counters>) -> Tally {
@@ -221,28 +221,30 @@ async fn wait_and_read(worker: &Rc<Worker>, socket: &Socket, deadline: &Timer) -
     .await
 }
 
+/// Until both sides have said everything. Returns ciphertext that came after that and had no room in the session.
 async fn handshake(
     worker: &Rc<Worker>,
     socket: &Socket,
     session: &mut TlsSession,
-    first: &[u8],
+    first: Vec<u8>,
     deadline: &Timer,
-) -> Result<(), EndReason> {
-    let mut failed = session.receive(first).is_err();
+) -> Result<Vec<u8>, EndReason> {
+    let mut bytes = first;
     loop {
+        let taken = session.receive(&bytes);
         // An alert goes out before the end, too.
         send(socket, session, deadline).await?;
-        if failed {
+        let rest = match taken {
+            Ok(taken) => bytes.split_off(taken),
+            Err(_) => return Err(EndReason::TlsHandshakeFailed),
+        };
+        if !session.is_handshaking() {
+            return Ok(rest);
+        }
+        if !rest.is_empty() {
             return Err(EndReason::TlsHandshakeFailed);
         }
-        if !session.is_handshaking() {
-            return Ok(());
-        }
-        let bytes = wait_and_read(worker, socket, deadline).await?;
-        failed = match session.receive(&bytes) {
-            Ok(taken) => taken < bytes.len(),
-            Err(_) => true,
-        };
+        bytes = wait_and_read(worker, socket, deadline).await?;
     }
 }
 

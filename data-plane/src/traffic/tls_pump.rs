@@ -38,16 +38,17 @@ struct Down {
     finished: bool,
 }
 
-/// Copies until the end.
+/// Copies until the end. `first` is ciphertext that came right behind the handshake.
 pub(super) async fn run(
     worker: &Rc<Worker>,
     client: &Socket,
     session: &mut TlsSession,
+    first: Vec<u8>,
     backend: &Socket,
     timeouts: &TcpTimeouts,
     tally: &Tally,
 ) -> EndReason {
-    let (mut up, mut down) = (Up::default(), Down::default());
+    let (mut up, mut down) = (Up { ciphertext: first, ..Up::default() }, Down::default());
     let mut deadlines = Deadlines::new(worker.timers(), timeouts);
     poll_fn(|cx| poll(worker, client, session, backend, &mut up, &mut down, &mut deadlines, tally, cx)).await
 }
