@@ -54,7 +54,7 @@ impl Authority {
         let Some(row) = stored else { return Self::make(store).await };
         let sealed: Vec<u8> = row.try_get("key_sealed")?;
         let key = store.unseal(&sealed).map_err(|error| FleetError::Seal(format!("{error:#}")))?;
-        let key = KeyPair::try_from(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec())))?;
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.to_vec()))?;
         let certificate = CertificateDer::from(row.try_get::<Vec<u8>, _>("certificate_der")?);
         Ok(Self {
             cluster: row.try_get("cluster")?,

@@ -14,10 +14,6 @@ mod planner;
 mod registry;
 mod services;
 mod session;
-#[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod tests;
 mod tokens;
 mod view;
 
@@ -28,24 +24,18 @@ use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{catalog::Head, store::Store};
+use crate::{catalog::Head, events::Events, store::Store};
 
 pub use error::FleetError;
 pub use overlay::Admin;
 pub use tokens::{JoinToken, NewToken};
-pub use view::{BackendView, NodeView};
+pub use view::{BackendView, NodeView, time};
 
 use acceptor::Acceptor;
 use authority::Authority;
 use overlay::Overlays;
 use planner::Planner;
 use registry::Registry;
-
-/// Where events go.
-pub trait Publish: Send + Sync + 'static {
-    /// Tells everyone who listens; never waits.
-    fn publish(&self, kind: &'static str, data: serde_json::Value);
-}
 
 /// Where counters go.
 pub trait Ingest: Send + Sync + 'static {
@@ -63,7 +53,7 @@ struct Inner {
     registry: Arc<Registry>,
     planner: Planner,
     overlays: Overlays,
-    events: Box<dyn Publish>,
+    events: Events,
     counters: Box<dyn Ingest>,
     head: watch::Receiver<Arc<Head>>,
     /// The streams that are open.
@@ -76,7 +66,7 @@ impl Fleet {
     pub async fn open(
         store: Store,
         mut head: watch::Receiver<Arc<Head>>,
-        events: impl Publish,
+        events: Events,
         counters: impl Ingest,
     ) -> anyhow::Result<Self> {
         let authority = Authority::open(&store).await?;
@@ -90,7 +80,7 @@ impl Fleet {
             registry,
             planner,
             overlays,
-            events: Box::new(events),
+            events,
             counters: Box::new(counters),
             head,
             sessions: TaskTracker::new(),

@@ -66,6 +66,14 @@ impl Outgoing {
             && self.resources.is_empty()
     }
 
+    /// The next of what is still worth sending before a goodbye: no configuration.
+    pub fn next_urgent(&mut self) -> Option<Message> {
+        if let Some(message) = self.first.pop_front() {
+            return Some(message);
+        }
+        self.ack.take().map(Message::CounterAck)
+    }
+
     /// The next message.
     pub fn next(&mut self) -> Option<Message> {
         if let Some(message) = self.first.pop_front() {

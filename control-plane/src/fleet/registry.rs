@@ -47,7 +47,7 @@ pub struct Record {
 }
 
 /// What a hello says about the process.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Of the software.
     pub version: String,
