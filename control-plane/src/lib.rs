@@ -1,5 +1,13 @@
 //! The control plane: keeps the configuration, offers REST and the console, and streams to nodes what they run.
 
+pub mod app;
+pub mod auth;
 pub mod catalog;
+pub mod console;
 pub mod events;
+pub mod fleet;
+pub mod options;
+pub mod rest;
+pub mod run;
+pub mod stats;
 pub mod store;

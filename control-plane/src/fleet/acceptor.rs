@@ -102,7 +102,8 @@ impl Acceptor {
             };
             let (this, ready) = (self.clone(), ready.clone());
             tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE_DEADLINE, this.shake_hands(stream, address, slot)).await {
+                match tokio::time::timeout(HANDSHAKE_DEADLINE, this.shake_hands(stream, address, slot)).await
+                {
                     Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                     Ok(Err(error)) => tracing::debug!(%address, "TLS handshake failed: {error}"),
                     Err(_) => tracing::debug!(%address, "TLS handshake took too long"),

@@ -48,9 +48,10 @@ pub struct Issued {
 impl Authority {
     /// Loads it, or makes it when there is none.
     pub async fn open(store: &Store) -> Result<Self, FleetError> {
-        let stored = sqlx::query("SELECT cluster, certificate_der, key_sealed FROM fleet_authority WHERE id = 1")
-            .fetch_optional(store.writer())
-            .await?;
+        let stored =
+            sqlx::query("SELECT cluster, certificate_der, key_sealed FROM fleet_authority WHERE id = 1")
+                .fetch_optional(store.writer())
+                .await?;
         let Some(row) = stored else { return Self::make(store).await };
         let sealed: Vec<u8> = row.try_get("key_sealed")?;
         let key = store.unseal(&sealed).map_err(|error| FleetError::Seal(format!("{error:#}")))?;
@@ -66,7 +67,8 @@ impl Authority {
     async fn make(store: &Store) -> Result<Self, FleetError> {
         let cluster = hex::encode(super::random::<4>()?);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let sealed = store.seal(&key.serialize_der()).map_err(|error| FleetError::Seal(format!("{error:#}")))?;
+        let sealed =
+            store.seal(&key.serialize_der()).map_err(|error| FleetError::Seal(format!("{error:#}")))?;
         let mut params = params(&format!("awe4lb cluster {cluster}"), AUTHORITY_VALIDITY);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

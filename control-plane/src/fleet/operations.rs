@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    BackendView, Fleet, FleetError, Inner, JoinToken, NewToken, NodeView,
-    acceptor::Acceptor,
-    now, now_ms,
-    overlay::Admin,
-    tokens,
+    BackendView, Fleet, FleetError, Inner, JoinToken, NewToken, NodeView, acceptor::Acceptor, now, now_ms,
+    overlay::Admin, tokens,
 };
 
 /// How often what has grown old is looked for.
@@ -100,7 +97,8 @@ impl Fleet {
         let find = || inner.backend_views(Some(pool)).into_iter().find(|view| view.name == backend);
         let none = || FleetError::NotFound(format!("backend {backend:?} in the pool {pool:?}"));
         let number = find().ok_or_else(none)?.number;
-        let until_ms = lasts.map_or(0, |lasts| now_ms().saturating_add(i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX)));
+        let until_ms = lasts
+            .map_or(0, |lasts| now_ms().saturating_add(i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX)));
         let reason: String = reason.chars().take(500).collect();
         inner.overlays.set(&inner.store, pool, &[number], admin, until_ms, &reason).await?;
         let view = find().ok_or_else(none)?;
@@ -173,8 +171,11 @@ pub(super) async fn sweep(inner: &Inner, acceptor: &Acceptor) {
         }
         let gone: Vec<String> = {
             let nodes = inner.registry.lock();
-            let is_gone = |seen: Option<i64>, not_after: i64| seen.unwrap_or(not_after).max(not_after) + GONE_AFTER < now();
-            let silent = nodes.values().filter(|node| node.live.connected_since.is_none() && !node.record.banned);
+            let is_gone = |seen: Option<i64>, not_after: i64| {
+                seen.unwrap_or(not_after).max(not_after) + GONE_AFTER < now()
+            };
+            let silent =
+                nodes.values().filter(|node| node.live.connected_since.is_none() && !node.record.banned);
             silent
                 .filter(|node| is_gone(node.record.last_seen, node.record.not_after))
                 .map(|node| node.record.name.clone())

@@ -199,7 +199,8 @@ impl Overlays {
         let now = now_ms();
         let over: Vec<(String, u64)> = {
             let current = self.current.borrow();
-            let expired = current.states.iter().filter(|(_, state)| state.until_ms != 0 && state.until_ms <= now);
+            let expired =
+                current.states.iter().filter(|(_, state)| state.until_ms != 0 && state.until_ms <= now);
             expired.map(|(number, state)| (state.pool.clone(), *number)).collect()
         };
         for (pool, number) in &over {
@@ -222,8 +223,11 @@ impl Overlays {
             if current.states.is_empty() {
                 return Ok(());
             }
-            let numbers: std::collections::HashSet<u64> =
-                config.pools.iter().flat_map(|pool| pool.backend_numbers.iter().map(|number| number.0)).collect();
+            let numbers: std::collections::HashSet<u64> = config
+                .pools
+                .iter()
+                .flat_map(|pool| pool.backend_numbers.iter().map(|number| number.0))
+                .collect();
             let gone = current.states.iter().filter(|(number, _)| !numbers.contains(number));
             gone.map(|(number, state)| (state.pool.clone(), *number)).collect()
         };

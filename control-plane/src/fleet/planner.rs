@@ -209,6 +209,7 @@ impl Planner {
 /// Off the threads that serve: a large configuration takes a while.
 async fn encode(head: Arc<Head>, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, FleetError> {
     let encoding = tokio::task::spawn_blocking(move || Snapshot::of(&head, before.as_deref()));
-    let snapshot = encoding.await.map_err(|error| FleetError::Conflict(format!("encoding ended: {error}")))?;
+    let snapshot =
+        encoding.await.map_err(|error| FleetError::Conflict(format!("encoding ended: {error}")))?;
     Ok(Arc::new(snapshot?))
 }

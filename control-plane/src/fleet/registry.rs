@@ -189,14 +189,20 @@ impl Registry {
     pub fn admit(&self, peer: &PeerIdentity) -> Result<(), FleetError> {
         let nodes = self.lock();
         let Some(node) = nodes.get(&peer.name) else {
-            return Err(FleetError::Refused(format!("there is no node {:?} (any more): join again", peer.name)));
+            return Err(FleetError::Refused(format!(
+                "there is no node {:?} (any more): join again",
+                peer.name
+            )));
         };
         if node.record.banned {
             return Err(FleetError::Refused(format!("the node {:?} is banned", peer.name)));
         }
         let known = [Some(node.record.key_hash), node.record.previous_key_hash];
         if !known.contains(&Some(peer.key_hash)) {
-            return Err(FleetError::Refused(format!("{:?} is the name of another node: join again", peer.name)));
+            return Err(FleetError::Refused(format!(
+                "{:?} is the name of another node: join again",
+                peer.name
+            )));
         }
         Ok(())
     }

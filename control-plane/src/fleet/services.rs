@@ -71,8 +71,7 @@ impl Enrolment for Joining {
         let join = async {
             let csr = Csr::parse(&message.csr_der)?;
             let _writing = inner.planner.writing().await;
-            let joined =
-                tokens::join(&inner.store, &inner.authority, &message.token, wish, &csr).await?;
+            let joined = tokens::join(&inner.store, &inner.authority, &message.token, wish, &csr).await?;
             inner.registry.reload(&inner.store, joined.name.as_str()).await?;
             Ok::<_, FleetError>(joined)
         };

@@ -40,7 +40,13 @@ const BANNED_RETRY_MS: u32 = 60_000;
 type Out = mpsc::Sender<Result<v1::ToNode, Status>>;
 
 /// Serves a stream until it ends.
-pub async fn run(inner: Arc<Inner>, node: PeerIdentity, peer: Peer, incoming: Streaming<v1::FromNode>, out: Out) {
+pub async fn run(
+    inner: Arc<Inner>,
+    node: PeerIdentity,
+    peer: Peer,
+    incoming: Streaming<v1::FromNode>,
+    out: Out,
+) {
     let name = node.name.clone();
     if let Err(error) = serve(&inner, &node, &peer, incoming, &out).await {
         tracing::warn!(node = name, peer = %peer.address, "a stream is refused: {error}");
@@ -408,7 +414,9 @@ impl Session<'_> {
 
     /// Asked for: resources of what was offered last. Those of an older offer are of no use to anyone.
     fn need(&mut self, need: &v1::Need) {
-        let Some(offered) = self.offered.as_ref().filter(|offered| offered.hash.0[..] == need.manifest_hash[..]) else {
+        let Some(offered) =
+            self.offered.as_ref().filter(|offered| offered.hash.0[..] == need.manifest_hash[..])
+        else {
             return;
         };
         for hash in &need.resource_hashes {
@@ -463,7 +471,12 @@ impl Session<'_> {
                     revision: assignment.revision,
                     resources: result.resources.iter().take(100).map(fault_of).collect(),
                 };
-                tracing::warn!(node = self.name, revision = assignment.revision, "rejected: {}", rejection.message);
+                tracing::warn!(
+                    node = self.name,
+                    revision = assignment.revision,
+                    "rejected: {}",
+                    rejection.message
+                );
                 if let Err(error) = self.inner.planner.rejected(self.name, hash, &rejection).await {
                     tracing::error!(node = self.name, "its rejection is not stored: {error}");
                 }
@@ -480,7 +493,8 @@ impl Session<'_> {
         let mut changed = Vec::new();
         let updated = self.inner.registry.update(self.name, self.id, |node| {
             let live = &mut node.live;
-            let is_news = live.draining != status.draining || live.missing_listeners != status.missing_listeners;
+            let is_news =
+                live.draining != status.draining || live.missing_listeners != status.missing_listeners;
             live.draining = status.draining;
             live.missing_listeners = status.missing_listeners.iter().map(|name| limited(name)).collect();
             for mut backend in status.backends {
@@ -525,7 +539,9 @@ impl Session<'_> {
             }
         }
         // Backends that are gone from the configuration leave the view, too.
-        self.inner.registry.update(self.name, self.id, |node| node.live.health.retain(|number, _| known.contains(number)));
+        self.inner
+            .registry
+            .update(self.name, self.id, |node| node.live.health.retain(|number, _| known.contains(number)));
     }
 
     fn counters(&mut self, report: v1::CounterReport) {

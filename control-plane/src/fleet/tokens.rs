@@ -96,7 +96,10 @@ pub async fn create(
 
 /// Those that still live, newest first. What expired an hour ago or longer is swept away.
 pub async fn list(store: &Store) -> Result<Vec<JoinToken>, FleetError> {
-    sqlx::query("DELETE FROM join_tokens WHERE expires_at < ?").bind(now() - 3600).execute(store.writer()).await?;
+    sqlx::query("DELETE FROM join_tokens WHERE expires_at < ?")
+        .bind(now() - 3600)
+        .execute(store.writer())
+        .await?;
     let rows = sqlx::query(
         "SELECT id, uses, used, labels, created_at, expires_at FROM join_tokens ORDER BY created_at DESC, id",
     )
@@ -190,7 +193,10 @@ pub async fn join(
     .bind(now())
     .execute(&mut *tx)
     .await?;
-    sqlx::query("UPDATE join_tokens SET used = used + 1 WHERE id = ?").bind(&token.id).execute(&mut *tx).await?;
+    sqlx::query("UPDATE join_tokens SET used = used + 1 WHERE id = ?")
+        .bind(&token.id)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query(
         "INSERT INTO join_token_uses (token, key_hash, node, certificate_der, not_after) VALUES (?, ?, ?, ?, ?) \
          ON CONFLICT (token, key_hash) DO UPDATE SET node = excluded.node, \
@@ -214,15 +220,19 @@ async fn choose_name(
     key_hash: &Hash,
 ) -> Result<Name, FleetError> {
     if wish.is_empty() {
-        let known = sqlx::query_scalar::<_, String>("SELECT name FROM nodes WHERE key_hash = ? AND banned = 0")
-            .bind(&key_hash.0[..])
-            .fetch_optional(tx)
-            .await?;
+        let known =
+            sqlx::query_scalar::<_, String>("SELECT name FROM nodes WHERE key_hash = ? AND banned = 0")
+                .bind(&key_hash.0[..])
+                .fetch_optional(tx)
+                .await?;
         return known.map_or_else(made_name, |name| stored_name(&name));
     }
     let name: Name =
         wish.parse().map_err(|error| FleetError::Invalid(format!("the node's name {wish:?}: {error}")))?;
-    let row = sqlx::query("SELECT key_hash, banned FROM nodes WHERE name = ?").bind(wish).fetch_optional(tx).await?;
+    let row = sqlx::query("SELECT key_hash, banned FROM nodes WHERE name = ?")
+        .bind(wish)
+        .fetch_optional(tx)
+        .await?;
     let Some(row) = row else { return Ok(name) };
     if row.try_get::<bool, _>("banned")? {
         return Err(FleetError::Refused(format!("the node {name} is banned")));

@@ -266,7 +266,8 @@ impl Inner {
     /// The backends of a pool, or of all.
     pub(super) fn backend_views(&self, of: Option<&str>) -> Vec<BackendView> {
         let head = self.head.borrow().clone();
-        let pools = head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name));
+        let pools =
+            head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name));
         let mut views = Vec::new();
         let nodes = self.registry.lock();
         for placed in pools {

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use awe4lb_model::document;
 use axum::{
     Json,
     extract::{Path, State},
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
-use awe4lb_model::document;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -55,14 +55,23 @@ pub fn routes() -> Vec<Route> {
             Method::POST,
             "/api/v1/nodes/{name}:drain",
             Role::Admin,
-            post(async |State(app): State<App>, Path(name): Path<String>| answer(app.fleet.drain(&name, true).await)),
-            Doc::new("drainNode", TAG, "Takes it out of service: its readiness goes off, its connections stay").responses(NODE),
+            post(async |State(app): State<App>, Path(name): Path<String>| {
+                answer(app.fleet.drain(&name, true).await)
+            }),
+            Doc::new(
+                "drainNode",
+                TAG,
+                "Takes it out of service: its readiness goes off, its connections stay",
+            )
+            .responses(NODE),
         ),
         Route::new(
             Method::POST,
             "/api/v1/nodes/{name}:undrain",
             Role::Admin,
-            post(async |State(app): State<App>, Path(name): Path<String>| answer(app.fleet.drain(&name, false).await)),
+            post(async |State(app): State<App>, Path(name): Path<String>| {
+                answer(app.fleet.drain(&name, false).await)
+            }),
             Doc::new("undrainNode", TAG, "Takes back drain").responses(NODE),
         ),
         Route::new(
@@ -70,7 +79,12 @@ pub fn routes() -> Vec<Route> {
             "/api/v1/nodes/{name}:ban",
             Role::Admin,
             post(async |State(app): State<App>, Path(name): Path<String>| answer(app.fleet.ban(&name).await)),
-            Doc::new("banNode", TAG, "Cuts it off within a second; its certificate is worth nothing any more").responses(NODE),
+            Doc::new(
+                "banNode",
+                TAG,
+                "Cuts it off within a second; its certificate is worth nothing any more",
+            )
+            .responses(NODE),
         ),
         Route::new(
             Method::POST,
@@ -123,7 +137,8 @@ fn backend_routes() -> [Route; 4] {
             "/api/v1/backends",
             Role::Viewer,
             get(backends),
-            Doc::new("listBackends", TAG, "Backends as the nodes see them").query(&[("pool", "Only those of this pool")]),
+            Doc::new("listBackends", TAG, "Backends as the nodes see them")
+                .query(&[("pool", "Only those of this pool")]),
         ),
         Route::new(
             Method::POST,
@@ -198,7 +213,11 @@ struct JoinTokenWish {
     labels: BTreeMap<String, String>,
 }
 
-async fn make_join_token(State(app): State<App>, headers: HeaderMap, body: Text) -> Result<Response, Problem> {
+async fn make_join_token(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Text,
+) -> Result<Response, Problem> {
     let wish: JoinTokenWish = body.json()?;
     let default = NewToken::default();
     let life = match &wish.expires_in {
@@ -255,7 +274,10 @@ struct BackendsQuery {
     pool: Option<String>,
 }
 
-async fn backends(State(app): State<App>, Query(query): Query<BackendsQuery>) -> Result<Json<Value>, Problem> {
+async fn backends(
+    State(app): State<App>,
+    Query(query): Query<BackendsQuery>,
+) -> Result<Json<Value>, Problem> {
     let items = app.fleet.backends(query.pool.as_deref());
     Ok(Json(json!({"total": items.len(), "items": items})))
 }

@@ -52,7 +52,9 @@ pub fn router(app: &App) -> Router {
         .fallback(async |method: http::Method, uri: Uri, headers: http::HeaderMap| {
             let path = uri.path();
             if path.starts_with("/api/") || path == "/api" {
-                return axum::response::IntoResponse::into_response(Problem::not_found(format!("there is no {path}")));
+                return axum::response::IntoResponse::into_response(Problem::not_found(format!(
+                    "there is no {path}"
+                )));
             }
             console::serve(&method, &uri, &headers)
         })

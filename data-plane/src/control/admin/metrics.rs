@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use awe4lb_engine::health::Health;
+use awe4lb_telemetry::{Exposition, Kind};
 
-use super::exposition::{Exposition, Kind};
 use crate::control::{
     gauges,
     hot::{AdminState, CounterSample},

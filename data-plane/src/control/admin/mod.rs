@@ -2,7 +2,6 @@
 //! the machine at 3 am.
 
 pub mod client;
-pub mod exposition;
 mod local;
 mod metrics;
 
@@ -83,5 +82,6 @@ async fn ready(State(node): State<Arc<Node>>, Query(query): Query<ReadyQuery>) -
 }
 
 async fn metrics(State(node): State<Arc<Node>>) -> Response {
-    ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], metrics::write(&node)).into_response()
+    ([(header::CONTENT_TYPE, awe4lb_telemetry::exposition::CONTENT_TYPE)], metrics::write(&node))
+        .into_response()
 }

@@ -1,0 +1,152 @@
+//! `/metrics`: the fleet's counters by name, and what this process is doing.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use awe4lb_telemetry::{
+    exposition::{CONTENT_TYPE, Exposition, Kind},
+    process,
+};
+use axum::{
+    Extension,
+    extract::{ConnectInfo, State},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use http::{Method, header};
+use serde_json::Value;
+
+use super::{
+    Problem,
+    routes::{Doc, Route},
+};
+use crate::{app::App, auth::Principal};
+
+type Family = (&'static str, Kind, &'static str, &'static str);
+
+/// What objects have alike: name, kind, help, member of the answer of `/api/v1/stats`.
+const FAMILIES: [Family; 6] = [
+    ("bytes_in_total", Kind::Counter, "Payload from clients, delivered to backends.", "bytesIn"),
+    ("bytes_out_total", Kind::Counter, "Payload from backends, delivered to clients.", "bytesOut"),
+    ("connections_total", Kind::Counter, "Connections and flows, ever.", "connectionsTotal"),
+    ("connections_active", Kind::Gauge, "Connections and flows, now.", "connectionsActive"),
+    ("datagrams_in_total", Kind::Counter, "Datagrams from clients.", "datagramsIn"),
+    ("datagrams_out_total", Kind::Counter, "Datagrams to clients.", "datagramsOut"),
+];
+
+/// The rows of this module.
+pub fn routes() -> Vec<Route> {
+    vec![Route::public(
+        Method::GET,
+        "/metrics",
+        get(metrics),
+        Doc::new("metrics", "Health", "Prometheus text; without a token only for this machine")
+            .responses(&[(200, "text/plain"), (401, "Another machine needs a token")]),
+    )]
+}
+
+async fn metrics(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    who: Option<Extension<Principal>>,
+) -> Result<Response, Problem> {
+    if who.is_none() && !peer.ip().to_canonical().is_loopback() {
+        return Err(Problem::unauthorized(
+            "from another machine this needs a token: Authorization: Bearer awl_…",
+        ));
+    }
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], write(&app)).into_response())
+}
+
+fn write(app: &App) -> String {
+    let mut out = Exposition::default();
+    write_process(&mut out, app);
+    write_fleet(&mut out, app);
+    let stats = app.stats.answer(None);
+    for (kind, list, parent) in [
+        ("listener", "listeners", None),
+        ("rule", "rules", Some("listener")),
+        ("pool", "pools", None),
+        ("backend", "backends", Some("pool")),
+        ("node", "nodes", None),
+    ] {
+        let items: &[Value] = stats[list].as_array().map_or(&[], Vec::as_slice);
+        let text = |item: &'_ Value, member: &str| item[member].as_str().unwrap_or_default().to_owned();
+        let labelled: Vec<(Vec<(&str, String)>, &Value)> = items
+            .iter()
+            .map(|item| {
+                let own = (kind, text(item, "name"));
+                (parent.map(|parent| (parent, text(item, parent))).into_iter().chain([own]).collect(), item)
+            })
+            .collect();
+        for (name, of, help, member) in FAMILIES {
+            out.family(&format!("awe4lb_{kind}_{name}"), of, help);
+            for (labels, item) in &labelled {
+                out.sample(&borrowed(labels), item[member].as_u64().unwrap_or_default());
+            }
+        }
+        out.family(
+            &format!("awe4lb_{kind}_ends_total"),
+            Kind::Counter,
+            "Connections and flows that ended, by reason.",
+        );
+        for (labels, item) in &labelled {
+            for of in ["failed", "ended"] {
+                for (reason, count) in item[of].as_object().into_iter().flatten() {
+                    let mut labels = borrowed(labels);
+                    labels.push(("reason", reason));
+                    out.sample(&labels, count.as_u64().unwrap_or_default());
+                }
+            }
+        }
+    }
+    out.finish()
+}
+
+fn borrowed<'a>(labels: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    labels.iter().map(|(label, text)| (*label, text.as_str())).collect()
+}
+
+fn write_process(out: &mut Exposition, app: &App) {
+    out.family("awe4lb_build_info", Kind::Gauge, "1, with the version.");
+    out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let process = process::read();
+    out.family("process_cpu_seconds_total", Kind::Counter, "User and system time.");
+    out.sample(&[], process.cpu_micros_total as f64 / 1e6);
+    out.family("process_resident_memory_bytes", Kind::Gauge, "Resident memory.");
+    out.sample(&[], process.resident_bytes);
+    out.family("process_open_fds", Kind::Gauge, "Open descriptors.");
+    out.sample(&[], process.open_files);
+    out.family("process_max_fds", Kind::Gauge, "How many there may be.");
+    out.sample(&[], process.open_files_limit);
+    out.family(
+        "awe4lb_http_answers_total",
+        Kind::Counter,
+        "Answers of REST and console, by class of status.",
+    );
+    for (class, count) in app.answers.by_class() {
+        out.sample(&[("class", class)], count);
+    }
+    out.family("awe4lb_database_bytes", Kind::Gauge, "Size of a database file.");
+    for file in ["awe4lb.db", "stats.db"] {
+        let size = std::fs::metadata(app.store.data_dir().join(file)).map_or(0, |metadata| metadata.len());
+        out.sample(&[("file", file)], size);
+    }
+}
+
+fn write_fleet(out: &mut Exposition, app: &App) {
+    out.family("awe4lb_revision", Kind::Gauge, "The newest revision.");
+    out.sample(&[], app.catalog.head().revision);
+    let nodes = app.fleet.nodes();
+    let mut states = BTreeMap::from([("connected", 0), ("disconnected", 0), ("never", 0), ("banned", 0)]);
+    for node in &nodes {
+        *states.entry(node.state).or_default() += 1;
+    }
+    out.family("awe4lb_nodes", Kind::Gauge, "Nodes, by state.");
+    for (state, count) in states {
+        out.sample(&[("state", state)], count);
+    }
+    out.family("awe4lb_node_in_sync", Kind::Gauge, "1: runs what it is to run.");
+    for node in &nodes {
+        out.sample(&[("node", &node.name)], u8::from(node.in_sync));
+    }
+}
