@@ -189,15 +189,13 @@ fn metrics(address: &str) -> BTreeSet<String> {
     write!(stream, "GET /metrics HTTP/1.0\r\nhost: localhost\r\n\r\n").expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    let kinds = ["listener", "rule", "pool", "backend"];
     let names = answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let shown = names.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>();
     // What all kinds have is described once.
     let common = |name: &String| {
-        let (kind, rest) =
-            kinds.iter().find_map(|kind| Some((kind, name.strip_prefix(&format!("awe4lb_{kind}_"))?)))?;
-        let others = kinds.iter().filter(|other| *other != kind);
-        let is_common = others.clone().all(|other| shown.contains(&format!("awe4lb_{other}_{rest}")));
+        let (_, rest) = name.strip_prefix("awe4lb_")?.split_once('_')?;
+        let of_kind = |kind: &&str| shown.contains(&format!("awe4lb_{kind}_{rest}"));
+        let is_common = ["listener", "rule", "pool", "backend"].iter().all(of_kind);
         is_common.then(|| format!("awe4lb_KIND_{rest}"))
     };
     shown.iter().map(|name| common(name).unwrap_or_else(|| name.clone())).collect()
@@ -225,4 +223,14 @@ fn every_metric_of_a_node_is_described() {
     command.args(["--admin", "127.0.0.1:0", "--threads", "1", "--snapshot-file"]).arg(file);
     let (_node, ready) = start(&mut command);
     check_metrics(&metrics(ready["admin"].as_str().expect("an address")));
+}
+
+#[test]
+fn every_metric_of_the_control_plane_is_described() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(program("awe4lb-control-plane"));
+    command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+    let (_control_plane, ready) = start(&mut command);
+    let url = ready["http"].as_str().expect("an address");
+    check_metrics(&metrics(url.strip_prefix("http://").expect("plain HTTP on loopback")));
 }

@@ -85,7 +85,7 @@ fn write(app: &App) -> String {
             }
         }
         out.family(
-            &format!("awe4lb_{kind}_ends_total"),
+            &format!("awe4lb_{kind}_ended_total"),
             Kind::Counter,
             "Connections and flows that ended, by reason.",
         );
