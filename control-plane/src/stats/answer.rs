@@ -6,9 +6,10 @@ use awe4lb_model::placed::NodeConfig;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Stats,
-    history::{Point, STEPS},
-    now,
+    Kind, Stats,
+    history::{Key, Point, SECONDS, STEPS},
+    ledger::Rate,
+    now_ms,
     values::Values,
 };
 
@@ -21,7 +22,7 @@ pub struct Names {
 
 #[derive(Debug)]
 struct Named {
-    kind: &'static str,
+    kind: Kind,
     number: u64,
     name: String,
     parent: Option<String>,
@@ -35,29 +36,34 @@ impl Names {
             let name = placed.listener.name.to_string();
             for (rule, number) in placed.listener.rules.iter().zip(&placed.rule_numbers) {
                 let parent = Some(name.clone());
-                all.push(Named { kind: "rule", number: number.0, name: rule.name.to_string(), parent });
+                all.push(Named { kind: Kind::Rule, number: number.0, name: rule.name.to_string(), parent });
             }
-            all.push(Named { kind: "listener", number: placed.number.0, name, parent: None });
+            all.push(Named { kind: Kind::Listener, number: placed.number.0, name, parent: None });
         }
         for placed in &config.pools {
             let name = placed.pool.name.to_string();
             for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
                 let parent = Some(name.clone());
-                all.push(Named { kind: "backend", number: number.0, name: backend.name.to_string(), parent });
+                all.push(Named {
+                    kind: Kind::Backend,
+                    number: number.0,
+                    name: backend.name.to_string(),
+                    parent,
+                });
             }
-            all.push(Named { kind: "pool", number: placed.number.0, name, parent: None });
+            all.push(Named { kind: Kind::Pool, number: placed.number.0, name, parent: None });
         }
         Self { all }
     }
 
     /// (number, kind).
-    pub fn kinds(&self) -> impl Iterator<Item = (u64, &'static str)> {
+    pub fn kinds(&self) -> impl Iterator<Item = (u64, Kind)> {
         self.all.iter().map(|named| (named.number, named.kind))
     }
 
     fn number(&self, kind: &str, name: &str, parent: Option<&str>) -> Option<u64> {
         let is_it = |named: &&Named| {
-            named.kind == kind
+            named.kind.word() == kind
                 && named.name == name
                 && (parent.is_none() || named.parent.as_deref() == parent)
         };
@@ -76,79 +82,22 @@ pub struct Series {
     pub parent: Option<String>,
 }
 
-/// Differences of a second.
-pub(super) fn rate(before: Option<&Values>, now: &Values, elapsed: f32) -> Point {
-    // What appears for the first time was there before: after a restart of this process everything does.
-    let Some(before) = before else {
-        return Point { active: now.connections_active as f32, ..Point::default() };
-    };
-    let a_second = |before: u64, now: u64| now.saturating_sub(before) as f32 / elapsed;
-    Point {
-        bytes_in: a_second(before.bytes_in, now.bytes_in),
-        bytes_out: a_second(before.bytes_out, now.bytes_out),
-        connections: a_second(before.connections_total, now.connections_total),
-        active: now.connections_active as f32,
-    }
-}
-
-fn plus(sum: Point, other: &Point) -> Point {
-    Point {
-        bytes_in: sum.bytes_in + other.bytes_in,
-        bytes_out: sum.bytes_out + other.bytes_out,
-        connections: sum.connections + other.connections,
-        active: sum.active + other.active,
-    }
-}
-
-type Points = HashMap<(Option<String>, u64), Point>;
-
-/// The series that history keeps: everything but rules, of which there are too many.
-pub(super) fn series<'a>(
-    points: &'a Points,
-    kinds: &'a HashMap<u64, String>,
-) -> impl Iterator<Item = (String, Point)> + use<'a> {
-    let kind = |number: &u64| kinds.get(number).map(String::as_str);
-    // Every byte goes through one listener.
-    let mut nodes: HashMap<&str, Point> = HashMap::new();
-    let mut total = Point::default();
-    let mut objects = Vec::new();
-    for ((node, number), point) in points {
-        match (node, kind(number)) {
-            (Some(node), Some("listener")) => {
-                let sum = nodes.entry(node).or_default();
-                *sum = plus(*sum, point);
-            }
-            (None, Some(kind @ ("listener" | "pool" | "backend"))) => {
-                if kind == "listener" {
-                    total = plus(total, point);
-                }
-                objects.push((format!("#{number}"), *point));
-            }
-            _ => {}
-        }
-    }
-    let nodes: Vec<(String, Point)> =
-        nodes.into_iter().map(|(node, point)| (format!("node {node}"), point)).collect();
-    objects.into_iter().chain(nodes).chain([("total".to_owned(), total)])
-}
-
-fn stats(name: &str, number: Option<u64>, values: &Values, rate: &Point) -> Map<String, Value> {
+fn stats(name: &str, number: Option<u64>, values: &Values, rate: &Rate) -> Map<String, Value> {
     let mean =
         |sum: u64, count: u64| if count == 0 { Value::Null } else { json!(sum as f64 / count as f64 / 1e3) };
     let ends = |failed: bool| -> BTreeMap<&str, u64> {
-        let of = values.ends.iter().filter(|(reason, _)| Values::is_failure(reason) == failed);
-        of.map(|(reason, count)| (reason.as_str(), *count)).collect()
+        values.ends().filter(|(reason, _)| Values::is_failure(reason) == failed).collect()
     };
     let mut all = Map::new();
     all.insert("name".into(), name.into());
     all.insert("number".into(), json!(number));
     all.insert("bytesIn".into(), values.bytes_in.into());
     all.insert("bytesOut".into(), values.bytes_out.into());
-    all.insert("bytesInPerSecond".into(), round(rate.bytes_in));
-    all.insert("bytesOutPerSecond".into(), round(rate.bytes_out));
+    all.insert("bytesInPerSecond".into(), round(rate[0]));
+    all.insert("bytesOutPerSecond".into(), round(rate[1]));
     all.insert("connectionsActive".into(), values.connections_active.into());
     all.insert("connectionsTotal".into(), values.connections_total.into());
-    all.insert("connectionsPerSecond".into(), round(rate.connections));
+    all.insert("connectionsPerSecond".into(), round(rate[2]));
     all.insert("datagramsIn".into(), values.datagrams_in.into());
     all.insert("datagramsOut".into(), values.datagrams_out.into());
     all.insert("failed".into(), json!(ends(true)));
@@ -166,34 +115,30 @@ impl Stats {
     /// `GET /api/v1/stats`: of everything, or of one node's share.
     pub fn answer(&self, node: Option<&str>) -> Value {
         let state = self.lock();
-        let now_at = std::time::Instant::now();
-        let sums = state.ledger.sums(node, now_at);
-        let point = |number: u64| {
-            state.rates.points.get(&(node.map(str::to_owned), number)).copied().unwrap_or_default()
-        };
-        let empty = Values::default();
-        let mut kinds: HashMap<&str, Vec<Value>> = HashMap::new();
+        let now = now_ms();
+        let sums = state.ledger.sums(node, now);
+        let none = Default::default();
+        let mut lists: HashMap<Kind, Vec<Value>> = HashMap::new();
         for named in &state.names.all {
-            let values = sums.get(&named.number).unwrap_or(&empty);
-            let mut one = stats(&named.name, Some(named.number), values, &point(named.number));
-            match (named.kind, &named.parent) {
-                ("rule", Some(parent)) => drop(one.insert("listener".into(), parent.as_str().into())),
-                (_, Some(parent)) => drop(one.insert("pool".into(), parent.as_str().into())),
-                _ => {}
+            let (values, rate) = sums.get(&named.number).unwrap_or(&none);
+            let mut one = stats(&named.name, Some(named.number), values, rate);
+            if let Some(parent) = &named.parent {
+                let member = if named.kind == Kind::Rule { "listener" } else { "pool" };
+                one.insert(member.to_owned(), parent.as_str().into());
             }
-            kinds.entry(named.kind).or_default().push(Value::Object(one));
+            lists.entry(named.kind).or_default().push(Value::Object(one));
         }
         // Listeners that are gone still count: what was forwarded was forwarded.
-        let is_listener = |number: &u64| state.kinds.get(number).is_some_and(|kind| kind == "listener");
-        let total = |sums: &HashMap<u64, Values>, of: Option<&str>| {
-            let (mut values, mut rate) = (Values::default(), Point::default());
-            for (number, of_number) in sums.iter().filter(|(number, _)| is_listener(number)) {
-                values.add(of_number, true);
-                if let Some(point) = state.rates.points.get(&(of.map(str::to_owned), *number)) {
-                    rate = plus(rate, point);
-                }
+        let total = |sums: &HashMap<u64, (Values, Rate)>| {
+            let (mut all, mut all_rate) = (Values::default(), Rate::default());
+            for (_, (values, rate)) in
+                sums.iter().filter(|(number, _)| state.kinds.get(number) == Some(&Kind::Listener))
+            {
+                all.add(values);
+                all.connections_active += values.connections_active;
+                all_rate.iter_mut().zip(rate).for_each(|(all, rate)| *all += rate);
             }
-            (values, rate)
+            (all, all_rate)
         };
         let mut names: Vec<&str> =
             state.ledger.nodes().filter(|name| node.is_none_or(|node| node == *name)).collect();
@@ -201,19 +146,19 @@ impl Stats {
         let nodes: Vec<Value> = names
             .into_iter()
             .map(|name| {
-                let (values, rate) = total(&state.ledger.sums(Some(name), now_at), Some(name));
+                let (values, rate) = total(&state.ledger.sums(Some(name), now));
                 Value::Object(stats(name, None, &values, &rate))
             })
             .collect();
-        let (values, rate) = total(&sums, node);
-        let mut take = |kind: &str| kinds.remove(kind).unwrap_or_default();
+        let (values, rate) = total(&sums);
+        let mut take = |kind| lists.remove(&kind).unwrap_or_default();
         json!({
             "at": jiff::Timestamp::now().to_string(),
             "totals": stats("total", None, &values, &rate),
-            "listeners": take("listener"),
-            "rules": take("rule"),
-            "pools": take("pool"),
-            "backends": take("backend"),
+            "listeners": take(Kind::Listener),
+            "rules": take(Kind::Rule),
+            "pools": take(Kind::Pool),
+            "backends": take(Kind::Backend),
             "nodes": nodes,
         })
     }
@@ -235,44 +180,40 @@ impl Stats {
         from: Option<i64>,
         step: Option<i64>,
     ) -> anyhow::Result<Option<Value>> {
-        let now = now();
-        let series = {
-            let state = self.lock();
-            match of.kind.as_str() {
-                "total" => "total".to_owned(),
-                "node" => format!("node {}", of.name),
-                kind => match state.names.number(kind, &of.name, of.parent.as_deref()) {
-                    Some(number) => format!("#{number}"),
-                    None => return Ok(None),
-                },
-            }
-        };
-        let from = from.unwrap_or(now - 600);
+        let now = now_ms() / 1_000;
+        let seconds = SECONDS as i64;
+        let from = from.unwrap_or(now - seconds).clamp(0, now);
         // The finest step that reaches back far enough, unless a coarser one is asked for.
         let age = now - from;
-        let finest = if age <= 600 {
-            1
-        } else {
-            STEPS.iter().find(|(_, keep)| age <= *keep).map_or(300, |(step, _)| *step)
-        };
+        let fits = STEPS.iter().find(|(_, keep)| age <= *keep).map_or(300, |(step, _)| *step);
+        let finest = if age <= seconds { 1 } else { fits };
         let wanted = step.unwrap_or(finest).max(finest);
         let step = [1, 10, 300].into_iter().find(|step| *step >= wanted).unwrap_or(300);
-        let points = match step {
-            1 => self.lock().history.points(&series, from),
-            step => self.0.file.points(step, &series, from).await?,
+        let (name, points) = {
+            let state = self.lock();
+            let key = match of.kind.as_str() {
+                "total" => Some(Key::Total),
+                "node" => state.ledger.nodes().position(|name| name == of.name).map(Key::Node),
+                kind => state.names.number(kind, &of.name, of.parent.as_deref()).map(Key::Number),
+            };
+            let Some(key) = key else { return Ok(None) };
+            (state.series_name(key), (step == 1).then(|| state.history.points(key, from)))
         };
-        let points: Vec<Value> = points
-            .into_iter()
-            .map(|(at, point)| {
-                json!({
-                    "t": at,
-                    "bytesInPerSecond": round(point.bytes_in),
-                    "bytesOutPerSecond": round(point.bytes_out),
-                    "connectionsPerSecond": round(point.connections),
-                    "connectionsActive": round(point.active),
-                })
-            })
-            .collect();
+        let points = match points {
+            Some(points) => points,
+            None => self.0.file.points(step, &name, from).await?,
+        };
+        let points: Vec<Value> = points.into_iter().map(|(at, point)| point_value(at, &point)).collect();
         Ok(Some(json!({"step": step, "points": points})))
     }
+}
+
+fn point_value(at: i64, point: &Point) -> Value {
+    json!({
+        "t": at,
+        "bytesInPerSecond": round(point.bytes_in),
+        "bytesOutPerSecond": round(point.bytes_out),
+        "connectionsPerSecond": round(point.connections),
+        "connectionsActive": round(point.active),
+    })
 }

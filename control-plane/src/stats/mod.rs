@@ -5,6 +5,8 @@ mod file;
 mod history;
 mod ledger;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod tests;
 mod values;
 
@@ -12,7 +14,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use awe4lb_proto::v1;
@@ -26,13 +28,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{catalog::Head, events::Events, fleet::Ingest};
 pub use answer::{Names, Series};
-use file::{Encoded, File};
-use history::{History, STEPS};
+use file::{COARSE, Encoded, File};
+use history::{Chart, History, Key, Point, STEPS};
 use ledger::{Ledger, Touched};
 pub use values::Values;
 
 /// Reports within this are one transaction.
 const GROUP: Duration = Duration::from_millis(100);
+/// Bytes of a boot's id.
+const BOOT_ID: usize = 16;
 /// Reports that wait for it.
 const MAX_WAITING: usize = 1_024;
 
@@ -52,24 +56,66 @@ struct State {
     ledger: Ledger,
     history: History,
     /// What each number is, also of objects that are gone.
-    kinds: HashMap<u64, String>,
+    kinds: HashMap<u64, Kind>,
     names: Arc<Names>,
-    rates: Rates,
     /// Touched and not stored yet: more than the next group when a write has failed.
     unstored: Touched,
 }
 
-/// A second ago, and what has happened since.
-#[derive(Default)]
-struct Rates {
-    at: Option<Instant>,
-    all: HashMap<u64, Values>,
-    nodes: HashMap<String, HashMap<u64, Values>>,
-    points: HashMap<(Option<String>, u64), history::Point>,
+/// What a number is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A listener.
+    Listener,
+    /// A rule of one.
+    Rule,
+    /// A pool.
+    Pool,
+    /// A backend of one.
+    Backend,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Listener, Self::Rule, Self::Pool, Self::Backend];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Rule => "rule",
+            Self::Pool => "pool",
+            Self::Backend => "backend",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+impl State {
+    /// How a number is charted: rules are too many.
+    fn chart(kinds: &HashMap<u64, Kind>, number: u64) -> Option<Chart> {
+        match kinds.get(&number)? {
+            Kind::Listener => Some(Chart::Listener),
+            Kind::Pool | Kind::Backend => Some(Chart::Alone),
+            Kind::Rule => None,
+        }
+    }
+
+    /// What a series is called in the file.
+    fn series_name(&self, key: Key) -> String {
+        match key {
+            Key::Total => "total".to_owned(),
+            Key::Node(index) => format!("node {}", self.ledger.name(index).unwrap_or_default()),
+            Key::Number(number) => format!("#{number}"),
+        }
+    }
 }
 
 struct Report {
     node: String,
+    /// Unix milliseconds: when it came.
+    at: i64,
     report: v1::CounterReport,
     done: oneshot::Sender<Result<(), String>>,
 }
@@ -85,7 +131,6 @@ impl Stats {
             history: History::default(),
             kinds,
             names: Arc::default(),
-            rates: Rates::default(),
             unstored: Touched::default(),
         };
         let this = Self(Arc::new(Inner {
@@ -104,6 +149,9 @@ impl Stats {
     pub async fn run(&self, mut head: watch::Receiver<Arc<Head>>, events: Events, stop: CancellationToken) {
         let first = head.borrow_and_update().clone();
         self.learn(&first).await;
+        if let Err(error) = self.0.file.roll_up(now_ms() / 1_000).await {
+            tracing::warn!("the history of the last run is not complete: {error}");
+        }
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -117,11 +165,10 @@ impl Stats {
                 }
                 () = stop.cancelled() => return,
             }
-            let due = self.tick(now(), Instant::now());
-            for (step, at, points) in due {
-                if let Err(error) = self.0.file.add_points(step, at, &points).await {
-                    tracing::warn!("the history of {step} s is not stored: {error}");
-                }
+            if let Some((at, points)) = self.tick(now_ms() / 1_000)
+                && let Err(error) = self.keep(at, &points).await
+            {
+                tracing::warn!("the history is not stored: {error}");
             }
             if events.has_listeners() {
                 events.publish("stats", &self.event());
@@ -146,10 +193,10 @@ impl Stats {
     /// Names of a new configuration, and kinds of numbers that are new.
     async fn learn(&self, head: &Head) {
         let names = Names::of(&head.placed);
-        let new: Vec<(u64, &'static str)> = {
+        let new: Vec<(u64, Kind)> = {
             let mut state = self.lock();
             let new: Vec<_> = names.kinds().filter(|(number, _)| !state.kinds.contains_key(number)).collect();
-            state.kinds.extend(new.iter().map(|(number, kind)| (*number, (*kind).to_owned())));
+            state.kinds.extend(new.iter().copied());
             state.names = Arc::new(names);
             new
         };
@@ -161,44 +208,22 @@ impl Stats {
     }
 
     /// One second has passed. Gives what of the history is to be stored.
-    fn tick(&self, at: i64, now: Instant) -> Vec<(i64, i64, Vec<(String, history::Point)>)> {
+    fn tick(&self, at: i64) -> Option<(i64, Vec<(String, Point)>)> {
         let mut guard = self.lock();
-        let state = &mut *guard;
-        let all = state.ledger.sums(None, now);
-        let names: Vec<String> = state.ledger.nodes().map(str::to_owned).collect();
-        let nodes: HashMap<String, HashMap<u64, Values>> = names
-            .into_iter()
-            .map(|name| {
-                let sums = state.ledger.sums(Some(&name), now);
-                (name, sums)
-            })
-            .collect();
-        let elapsed = state.rates.at.map(|before| now.saturating_duration_since(before).as_secs_f32());
-        if let Some(elapsed) = elapsed.filter(|elapsed| *elapsed > 0.0) {
-            let mut points = HashMap::new();
-            let empty = HashMap::new();
-            for (number, values) in &all {
-                points.insert((None, *number), answer::rate(state.rates.all.get(number), values, elapsed));
-            }
-            for (name, sums) in &nodes {
-                let before = state.rates.nodes.get(name).unwrap_or(&empty);
-                for (number, values) in sums {
-                    let point = answer::rate(before.get(number), values, elapsed);
-                    points.insert((Some(name.clone()), *number), point);
-                }
-            }
-            state.rates.points = points;
-            let series = answer::series(&state.rates.points, &state.kinds);
-            state.history.add(at, series);
-        }
-        state.rates.at = Some(now);
-        (state.rates.all, state.rates.nodes) = (all, nodes);
-        STEPS
-            .iter()
-            .filter_map(|(step, _)| {
-                state.history.due(*step, at).map(|(begin, points)| (*step, begin, points))
-            })
-            .collect()
+        let State { ledger, history, kinds, .. } = &mut *guard;
+        history.tick(at, ledger.active(at * 1_000), |number| State::chart(kinds, number));
+        let means = history.due()?;
+        Some((
+            means.at,
+            means.points.into_iter().map(|(key, point)| (guard.series_name(key), point)).collect(),
+        ))
+    }
+
+    /// Stores ten seconds of history, and five minutes when these were the last of them.
+    async fn keep(&self, at: i64, points: &[(String, Point)]) -> sqlx::Result<()> {
+        self.0.file.add_points(at, points).await?;
+        let end = at + STEPS[0].0;
+        if end % COARSE == 0 { self.0.file.roll_up(end).await } else { Ok(()) }
     }
 
     /// The one writer: everything that has come within a moment is one transaction.
@@ -224,10 +249,10 @@ impl Stats {
         let encoded = {
             let mut guard = self.lock();
             let state = &mut *guard;
-            let now = Instant::now();
-            for report in group {
-                state.ledger.take(&report.node, report.report, now, &mut state.unstored);
-                done.push(report.done);
+            for Report { node, at, report, done: acknowledge } in group {
+                let State { ledger, history, unstored, .. } = &mut *state;
+                ledger.take(&node, &report, at, unstored, |growth| history.spread(&growth));
+                done.push(acknowledge);
             }
             Encoded::of(&state.ledger, &state.unstored)
         };
@@ -246,7 +271,11 @@ impl Stats {
 impl Ingest for Stats {
     fn ingest(&self, node: &str, report: v1::CounterReport) -> BoxFuture<'static, anyhow::Result<()>> {
         let (done, stored) = oneshot::channel();
-        let report = Report { node: node.to_owned(), report, done };
+        // An id of another length is no random one: it would be taken for another boot, or for the past.
+        if report.boot_id.len() != BOOT_ID {
+            return Box::pin(async { anyhow::bail!("a report without the id of its boot") });
+        }
+        let report = Report { node: node.to_owned(), at: now_ms(), report, done };
         // In the order of the calls: the place in the queue is taken before anyone waits.
         let queued = self.0.reports.try_send(report);
         Box::pin(async move {
@@ -259,7 +288,7 @@ impl Ingest for Stats {
     }
 }
 
-/// Unix seconds.
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }

@@ -1,12 +1,15 @@
 //! What is counted of one number.
 
-use std::collections::BTreeMap;
-
 use awe4lb_model::EndReason;
 use awe4lb_proto::v1;
 
-/// Cumulative values, and one gauge.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// One more than there are: reasons of a newer node, which this version has no word for.
+const REASONS: usize = EndReason::ALL.len() + 1;
+/// The word for those.
+const OTHER: &str = "other";
+
+/// Cumulative values, and one gauge. Thousands of these are copied each second, so it is flat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Values {
     /// Client to backend, bytes.
     pub bytes_in: u64,
@@ -28,12 +31,36 @@ pub struct Values {
     pub handshake_micros: u64,
     /// How many.
     pub handshakes: u64,
-    /// How connections ended, by [`EndReason::label`].
-    pub ends: BTreeMap<String, u64>,
+    /// How connections ended, by [`EndReason::as_index`]; the last: in a way that this version does not know.
+    ends: [u64; REASONS],
 }
 
-impl From<v1::Counters> for Values {
-    fn from(wire: v1::Counters) -> Self {
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            bytes_in: 0,
+            bytes_out: 0,
+            connections_total: 0,
+            connections_active: 0,
+            datagrams_in: 0,
+            datagrams_out: 0,
+            dial_micros: 0,
+            dials: 0,
+            handshake_micros: 0,
+            handshakes: 0,
+            ends: [0; REASONS],
+        }
+    }
+}
+
+impl From<&v1::Counters> for Values {
+    fn from(wire: &v1::Counters) -> Self {
+        let mut ends = [0_u64; REASONS];
+        for end in &wire.ends {
+            let known = EndReason::ALL.iter().find(|reason| reason.label() == end.reason);
+            let at = known.map_or(REASONS - 1, |reason| reason.as_index());
+            ends[at] = ends[at].saturating_add(end.count);
+        }
         Self {
             bytes_in: wire.bytes_in,
             bytes_out: wire.bytes_out,
@@ -45,27 +72,22 @@ impl From<v1::Counters> for Values {
             dials: wire.dials_total,
             handshake_micros: wire.handshake_micros_total,
             handshakes: wire.handshakes_total,
-            ends: wire
-                .ends
-                .into_iter()
-                .map(|end| (end.reason.chars().take(64).collect(), end.count))
-                .collect(),
+            ends,
         }
     }
 }
 
 impl Values {
     /// For storage.
-    pub fn to_wire(&self, number: u64) -> v1::Counters {
-        let end =
-            |(reason, count): (&String, &u64)| v1::ReasonCount { reason: reason.clone(), count: *count };
+    pub fn to_wire(self, number: u64) -> v1::Counters {
+        let end = |(reason, count): (&'static str, u64)| v1::ReasonCount { reason: reason.to_owned(), count };
         v1::Counters {
             number,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             connections_total: self.connections_total,
             connections_active: self.connections_active,
-            ends: self.ends.iter().map(end).collect(),
+            ends: self.ends().map(end).collect(),
             datagrams_in: self.datagrams_in,
             datagrams_out: self.datagrams_out,
             dial_micros_total: self.dial_micros,
@@ -75,50 +97,63 @@ impl Values {
         }
     }
 
-    fn cumulative(&mut self) -> [&mut u64; 9] {
-        [
-            &mut self.bytes_in,
-            &mut self.bytes_out,
-            &mut self.connections_total,
-            &mut self.datagrams_in,
-            &mut self.datagrams_out,
-            &mut self.dial_micros,
-            &mut self.dials,
-            &mut self.handshake_micros,
-            &mut self.handshakes,
-        ]
+    /// Word and count of each way in which a connection ended.
+    pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let words = EndReason::ALL.iter().map(|reason| reason.label()).chain([OTHER]);
+        words.zip(self.ends).filter(|(_, count)| *count > 0)
+    }
+
+    fn merge(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
+        let pairs = [
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.connections_total, other.connections_total),
+            (&mut self.datagrams_in, other.datagrams_in),
+            (&mut self.datagrams_out, other.datagrams_out),
+            (&mut self.dial_micros, other.dial_micros),
+            (&mut self.dials, other.dials),
+            (&mut self.handshake_micros, other.handshake_micros),
+            (&mut self.handshakes, other.handshakes),
+        ];
+        for (mine, theirs) in pairs.into_iter().chain(self.ends.iter_mut().zip(other.ends)) {
+            *mine = with(*mine, theirs);
+        }
     }
 
     /// Later values of the same boot: nothing goes back, whatever comes in which order. `is_newest`: the gauge counts.
-    pub fn follow(&mut self, mut later: Self, is_newest: bool) {
-        for (mine, theirs) in self.cumulative().into_iter().zip(later.cumulative()) {
-            *mine = (*mine).max(*theirs);
-        }
+    /// Gives what is new.
+    pub fn follow(&mut self, later: &Self, is_newest: bool) -> Self {
+        let mut growth = *self;
+        self.merge(later, u64::max);
         if is_newest {
             self.connections_active = later.connections_active;
         }
-        for (reason, count) in later.ends {
-            let mine = self.ends.entry(reason).or_default();
-            *mine = (*mine).max(count);
-        }
+        growth.merge(self, |before, now| now - before);
+        Self { connections_active: 0, ..growth }
     }
 
-    /// Values of another boot, node or object.
-    pub fn add(&mut self, other: &Self, with_gauge: bool) {
-        let mut theirs = other.clone();
-        for (mine, theirs) in self.cumulative().into_iter().zip(theirs.cumulative()) {
-            *mine = mine.saturating_add(*theirs);
-        }
-        if with_gauge {
-            self.connections_active += other.connections_active;
-        }
-        for (reason, count) in &other.ends {
-            *self.ends.entry(reason.clone()).or_default() += count;
-        }
+    /// Values of another boot, node or object; gauges are not added.
+    pub fn add(&mut self, other: &Self) {
+        self.merge(other, u64::saturating_add);
     }
 
     /// Whether the label of an end is that of a failure.
     pub fn is_failure(label: &str) -> bool {
         EndReason::ALL.iter().find(|reason| reason.label() == label).is_some_and(|reason| reason.is_failure())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_newer_node_are_counted_together() {
+        let end = |reason: &str, count| v1::ReasonCount { reason: reason.to_owned(), count };
+        let ends = vec![end("finished", 3), end("eaten-by-a-grue", 2), end("sunk", 1)];
+        let values = Values::from(&v1::Counters { ends, ..v1::Counters::default() });
+        assert_eq!(values.ends().collect::<Vec<_>>(), [("finished", 3), ("other", 3)]);
+        assert_eq!(Values::from(&values.to_wire(1)), values);
+        assert!(Values::is_failure("dial-failed") && !Values::is_failure("other"));
     }
 }
