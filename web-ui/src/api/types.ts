@@ -1,0 +1,217 @@
+/** What the REST API answers: docs/rest-api.md. */
+
+export type Role = 'viewer' | 'operator' | 'admin';
+
+export interface Session {
+  user: string;
+  role: Role;
+  via: 'cookie' | 'token';
+}
+
+export interface Meta {
+  number: number;
+  etag: string;
+  revision: number;
+  updatedAt: string;
+}
+
+export interface Rule {
+  name?: string;
+  match?: Record<string, unknown>;
+  tls?: 'terminate' | 'passthrough';
+  pool?: string;
+  split?: { pool: string; weight?: number }[];
+  reject?: object;
+}
+
+export interface Listener {
+  meta: Meta;
+  name: string;
+  protocol?: 'tcp' | 'udp';
+  bind: string[];
+  tls?: { certificates?: string[] };
+  rules?: Rule[];
+}
+
+export interface Backend {
+  name?: string;
+  address: string;
+  weight?: number;
+  priority?: number;
+  maxConnections?: number;
+}
+
+export interface Pool {
+  meta: Meta;
+  name: string;
+  balance?: string;
+  hashOn?: string;
+  healthCheck?: { type?: string; interval?: string; timeout?: string; rise?: number; fall?: number };
+  backends?: Backend[];
+}
+
+export interface Assignment {
+  epoch: number;
+  sequence: number;
+  manifestHash: string;
+  revision: number | null;
+}
+
+export interface Fault {
+  kind: string;
+  name: string;
+  code: string;
+  fieldPath: string;
+  message: string;
+}
+
+export interface Node {
+  name: string;
+  state: 'connected' | 'disconnected' | 'never' | 'banned' | 'forgotten';
+  version: string;
+  labels: Record<string, string>;
+  connectedSince: string | null;
+  lastSeen: string | null;
+  startedAt: string | null;
+  threads: number;
+  adminAddress: string;
+  certificateNotAfter: string | null;
+  draining: boolean;
+  wanted: Assignment | null;
+  running: Assignment | null;
+  phase: string;
+  inSync: boolean;
+  diverged: boolean;
+  rejection: { message: string; at: string; revision: number; resources: Fault[] } | null;
+  problems: Fault[];
+  missingListeners: string[];
+  gauges: { cpuSecondsTotal: number; residentBytes: number; openFiles: number; openFilesLimit: number } | null;
+}
+
+export interface BackendOnNode {
+  node: string;
+  health: 'up' | 'down' | 'unknown';
+  reason: string;
+  since: string | null;
+  ejected: boolean;
+  resolved: string;
+}
+
+export interface BackendState {
+  pool: string;
+  name: string;
+  number: number;
+  address: string;
+  admin: 'ready' | 'drain' | 'maintenance';
+  adminUntil: string | null;
+  adminReason: string;
+  health: { up: number; down: number; unknown: number };
+  nodes: BackendOnNode[];
+}
+
+export interface StatLine {
+  name: string;
+  number: number | null;
+  listener?: string;
+  pool?: string;
+  bytesIn: number;
+  bytesOut: number;
+  bytesInPerSecond: number;
+  bytesOutPerSecond: number;
+  connectionsActive: number;
+  connectionsTotal: number;
+  connectionsPerSecond: number;
+  datagramsIn: number;
+  datagramsOut: number;
+  failed: Record<string, number>;
+  ended: Record<string, number>;
+  dialMillisMean: number | null;
+  handshakeMillisMean: number | null;
+}
+
+export interface Stats {
+  at: string;
+  totals: StatLine;
+  listeners: StatLine[];
+  pools: StatLine[];
+  nodes: StatLine[];
+  rules?: StatLine[];
+  backends?: StatLine[];
+}
+
+export interface HistoryPoint {
+  t: number;
+  bytesInPerSecond: number;
+  bytesOutPerSecond: number;
+  connectionsPerSecond: number;
+  connectionsActive: number;
+}
+
+export interface Summary {
+  create: number;
+  update: number;
+  delete: number;
+}
+
+export interface Revision {
+  number: number;
+  createdAt: string;
+  author: string;
+  message: string;
+  source: string;
+  summary: Summary;
+}
+
+export interface Change {
+  op: 'create' | 'update' | 'delete';
+  kind: string;
+  name: string;
+}
+
+export interface Violation {
+  pointer: string;
+  line?: number;
+  column?: number;
+  code: string;
+  detail: string;
+  hint?: string;
+}
+
+export interface Validation {
+  valid: boolean;
+  errors: Violation[];
+  warnings: Violation[];
+  changes: Change[];
+  summary: Summary;
+}
+
+export interface Written {
+  revision: number;
+  changed: boolean;
+  summary: Summary;
+  changes: Change[];
+  warnings: Violation[];
+}
+
+export interface ApiToken {
+  id: string;
+  name: string;
+  role: Role;
+  createdBy: string;
+  createdAt: string;
+  expiresAt: string | null;
+}
+
+export interface JoinToken {
+  id: string;
+  token: string;
+  expiresAt: string;
+  uses: number;
+  controlPlane: string;
+}
+
+export interface List<T> {
+  items: T[];
+  total: number;
+  next?: string;
+}

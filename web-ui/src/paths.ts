@@ -1,0 +1,13 @@
+/** The addresses of the console, in one place. */
+export const paths = {
+  overview: '/',
+  listeners: '/listeners',
+  listener: (name: string) => `/listeners/${encodeURIComponent(name)}`,
+  pools: '/pools',
+  pool: (name: string) => `/pools/${encodeURIComponent(name)}`,
+  nodes: '/nodes',
+  configuration: '/configuration',
+  history: '/history',
+  revision: (number: number) => `/history/${number}`,
+  tokens: '/tokens',
+};
