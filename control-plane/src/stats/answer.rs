@@ -131,12 +131,17 @@ impl Stats {
         // Listeners that are gone still count: what was forwarded was forwarded.
         let total = |sums: &HashMap<u64, (Values, Rate)>| {
             let (mut all, mut all_rate) = (Values::default(), Rate::default());
-            for (_, (values, rate)) in
-                sums.iter().filter(|(number, _)| state.kinds.get(number) == Some(&Kind::Listener))
-            {
-                all.add(values);
-                all.connections_active += values.connections_active;
-                all_rate.iter_mut().zip(rate).for_each(|(all, rate)| *all += rate);
+            for (number, (values, rate)) in sums {
+                match state.kinds.get(number) {
+                    Some(Kind::Listener) => {
+                        all.add(values);
+                        all.connections_active += values.connections_active;
+                        all_rate.iter_mut().zip(rate).for_each(|(all, rate)| *all += rate);
+                    }
+                    // Dials are counted where they go to.
+                    Some(Kind::Pool) => all.add_dials(values),
+                    _ => {}
+                }
             }
             (all, all_rate)
         };
@@ -200,11 +205,32 @@ impl Stats {
             (state.series_name(key), (step == 1).then(|| state.history.points(key, from)))
         };
         let points = match points {
-            Some(points) => points,
+            Some(points) => self.with_earlier(&name, from, points).await?,
             None => self.0.file.points(step, &name, from).await?,
         };
         let points: Vec<Value> = points.into_iter().map(|(at, point)| point_value(at, &point)).collect();
         Ok(Some(json!({"step": step, "points": points})))
+    }
+}
+
+impl Stats {
+    /// Seconds before the start of this process are as coarse as the file has them.
+    async fn with_earlier(
+        &self,
+        name: &str,
+        from: i64,
+        points: Vec<(i64, Point)>,
+    ) -> anyhow::Result<Vec<(i64, Point)>> {
+        let known = points.first().map_or(i64::MAX, |(at, _)| *at);
+        if known <= from {
+            return Ok(points);
+        }
+        let (step, _) = STEPS[0];
+        let means = self.0.file.points(step, name, from).await?;
+        let seconds =
+            means.into_iter().flat_map(|(at, mean)| (at..at + step).map(move |second| (second, mean)));
+        let earlier = seconds.filter(|(at, _)| (from..known).contains(at));
+        Ok(earlier.chain(points).collect())
     }
 }
 

@@ -125,6 +125,12 @@ async fn history_is_what_was_counted_and_survives_a_restart() {
     assert_eq!(points[0]["t"], begin);
     let rate = points[0]["bytesInPerSecond"].as_f64().unwrap();
     assert!((900.0..=1_000.0).contains(&rate), "{rate}");
+    let seconds = stats.history(&series, Some(now_ms() / 1_000 - 600), Some(1)).await.unwrap().unwrap();
+    assert_eq!(seconds["step"], 1);
+    let points = seconds["points"].as_array().unwrap();
+    let times: Vec<i64> = points.iter().map(|point| point["t"].as_i64().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a < b));
+    assert!(points.iter().any(|point| point["bytesInPerSecond"] == 1_000.0), "before the restart");
     let nobody = Series { kind: "node".to_owned(), name: "nobody".to_owned(), parent: None };
     assert!(stats.history(&nobody, None, None).await.unwrap().is_none());
 }

@@ -137,6 +137,12 @@ impl Values {
         self.merge(other, u64::saturating_add);
     }
 
+    /// Only the dials of others.
+    pub fn add_dials(&mut self, other: &Self) {
+        self.dial_micros = self.dial_micros.saturating_add(other.dial_micros);
+        self.dials = self.dials.saturating_add(other.dials);
+    }
+
     /// Whether the label of an end is that of a failure.
     pub fn is_failure(label: &str) -> bool {
         EndReason::ALL.iter().find(|reason| reason.label() == label).is_some_and(|reason| reason.is_failure())
