@@ -128,7 +128,11 @@ fn write_process(out: &mut Exposition, app: &App) {
     }
     out.family("awe4lb_database_bytes", Kind::Gauge, "Size of a database file.");
     for file in ["awe4lb.db", "stats.db"] {
-        let size = std::fs::metadata(app.store.data_dir().join(file)).map_or(0, |metadata| metadata.len());
+        // What was written last is in the log beside it.
+        let size = |name: String| {
+            std::fs::metadata(app.store.data_dir().join(name)).map_or(0, |metadata| metadata.len())
+        };
+        let size = size(file.to_owned()) + size(format!("{file}-wal"));
         out.sample(&[("file", file)], size);
     }
 }

@@ -129,17 +129,17 @@ impl Stats {
             lists.entry(named.kind).or_default().push(Value::Object(one));
         }
         // Listeners that are gone still count: what was forwarded was forwarded.
-        let total = |sums: &HashMap<u64, (Values, Rate)>| {
+        let total = |of: Option<&str>| {
             let (mut all, mut all_rate) = (Values::default(), Rate::default());
-            for (number, (values, rate)) in sums {
-                match state.kinds.get(number) {
+            for (number, values, rate) in state.ledger.each(of, now) {
+                match state.kinds.get(&number) {
                     Some(Kind::Listener) => {
-                        all.add(values);
+                        all.add(&values);
                         all.connections_active += values.connections_active;
                         all_rate.iter_mut().zip(rate).for_each(|(all, rate)| *all += rate);
                     }
                     // Dials are counted where they go to.
-                    Some(Kind::Pool) => all.add_dials(values),
+                    Some(Kind::Pool) => all.add_dials(&values),
                     _ => {}
                 }
             }
@@ -151,11 +151,11 @@ impl Stats {
         let nodes: Vec<Value> = names
             .into_iter()
             .map(|name| {
-                let (values, rate) = total(&state.ledger.sums(Some(name), now));
+                let (values, rate) = total(Some(name));
                 Value::Object(stats(name, None, &values, &rate))
             })
             .collect();
-        let (values, rate) = total(&sums);
+        let (values, rate) = total(node);
         let mut take = |kind| lists.remove(&kind).unwrap_or_default();
         json!({
             "at": jiff::Timestamp::now().to_string(),

@@ -255,27 +255,32 @@ impl Ledger {
     /// Sums and rates by number of one node, or over all nodes.
     pub fn sums(&self, of: Option<&str>, now: i64) -> HashMap<u64, (Values, Rate)> {
         let mut sums: HashMap<u64, (Values, Rate)> = HashMap::new();
+        for (number, values, rate) in self.each(of, now) {
+            let (all, all_rate) = sums.entry(number).or_default();
+            all.add(&values);
+            all.connections_active += values.connections_active;
+            all_rate.iter_mut().zip(rate).for_each(|(all, own)| *all += own);
+        }
+        sums
+    }
+
+    /// The same, node by node.
+    pub fn each(&self, of: Option<&str>, now: i64) -> impl Iterator<Item = (u64, Values, Rate)> {
         let nodes = match of {
             None => &self.nodes[..],
             Some(name) => {
                 self.index.get(name).and_then(|index| self.nodes.get(*index..=*index)).unwrap_or_default()
             }
         };
-        for (_, node) in nodes {
-            for (number, sum) in &node.sums {
-                let (values, rate) = sums.entry(*number).or_default();
-                values.add(&sum.values);
-                if node.stands(sum, now) {
-                    rate.iter_mut().zip(sum.rate).for_each(|(all, own)| *all += own);
-                }
-            }
-            for (number, of_boot) in node.open(now).into_iter().flat_map(|boot| &boot.values) {
-                if let Some((values, _)) = sums.get_mut(number) {
-                    values.connections_active += of_boot.connections_active;
-                }
-            }
-        }
-        sums
+        nodes.iter().flat_map(move |(_, node)| {
+            let open = node.open(now);
+            node.sums.iter().map(move |(number, sum)| {
+                let active =
+                    open.and_then(|boot| boot.values.get(number)).map_or(0, |of| of.connections_active);
+                let rate = if node.stands(sum, now) { sum.rate } else { Rate::default() };
+                (*number, Values { connections_active: active, ..sum.values }, rate)
+            })
+        })
     }
 }
 
