@@ -3,7 +3,7 @@
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../web-ui/dist"]
+#[folder = "../web-ui/dist"]
 #[allow_missing = true]
 struct Files;
 

@@ -1,6 +1,6 @@
 import '@mantine/core/styles.css';
 import '@mantine/notifications/styles.css';
-import { createTheme, MantineProvider } from '@mantine/core';
+import { MantineProvider } from '@mantine/core';
 import { Notifications } from '@mantine/notifications';
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { RouterProvider } from '@tanstack/react-router';
@@ -9,6 +9,7 @@ import { createRoot } from 'react-dom/client';
 import { router } from './App';
 import { Problem } from './api/client';
 import { nonce } from './ui/nonce';
+import { theme } from './ui/theme';
 
 const client = new QueryClient({
   defaultOptions: {
@@ -20,7 +21,6 @@ const client = new QueryClient({
     },
   },
 });
-const theme = createTheme({ fontFamily: 'system-ui, sans-serif', defaultRadius: 'sm' });
 
 const element = document.getElementById('root');
 if (element) {

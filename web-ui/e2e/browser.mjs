@@ -1,0 +1,213 @@
+// A real browser against a running fleet: signs in, looks, changes something, and sees it reach the nodes.
+//
+// npm run e2e -- --url http://127.0.0.1:7070 --user admin --password … [--nodes 2] [--screenshots DIR]
+import { mkdtempSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+const { values: options } = parseArgs({
+  options: {
+    url: { type: 'string' },
+    user: { type: 'string' },
+    password: { type: 'string' },
+    nodes: { type: 'string', default: '2' },
+    chromium: { type: 'string', default: '/usr/bin/chromium' },
+    screenshots: { type: 'string', default: mkdtempSync(join(tmpdir(), 'awe4lb-console-')) },
+  },
+});
+const { url, user, password, screenshots } = options;
+const nodes = Number(options.nodes);
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+const browser = await chromium.launch({
+  executablePath: options.chromium,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
+});
+const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+page.setDefaultTimeout(20_000);
+
+// Whatever the browser complains about is a fault of ours. The one refusal that belongs here: nobody is signed in yet.
+const complaints = [];
+page.on('console', (message) => {
+  if (message.type() === 'error' && !/401 \(Unauthorized\)/.test(message.text())) complaints.push(message.text());
+});
+page.on('pageerror', (error) => complaints.push(String(error)));
+await page.addInitScript(() => {
+  document.addEventListener('securitypolicyviolation', (event) =>
+    console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`),
+  );
+});
+
+let step = 0;
+async function look(name) {
+  step += 1;
+  await page.screenshot({ path: join(screenshots, `${String(step).padStart(2, '0')}-${name}.png`), fullPage: true });
+  // In a world of its own: the page's policy lets no foreign script in.
+  const found = await evaluateIsolated(`${axe}; axe.run(document, { runOnly: ['wcag2a', 'wcag2aa'] })`);
+  const serious = found.violations.filter((one) => ['serious', 'critical'].includes(one.impact));
+  const told = serious.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).slice(0, 3).join(' ')}`);
+  assert.deepEqual(told, [], `${name}: what people with other senses meet`);
+}
+
+async function evaluateIsolated(source) {
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send('Page.getFrameTree');
+  const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
+  const { result, exceptionDetails } = await session.send('Runtime.evaluate', {
+    expression: source,
+    contextId: executionContextId,
+    awaitPromise: true,
+    returnByValue: true,
+  });
+  await session.detach();
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+  return result.value;
+}
+
+async function says(name) {
+  console.log(`  ${name}`);
+}
+
+async function until(what, holds) {
+  const deadline = Date.now() + 20_000;
+  let last;
+  while (Date.now() < deadline) {
+    last = await holds();
+    if (last === true) return;
+    await page.waitForTimeout(100);
+  }
+  assert.fail(`${what}: ${JSON.stringify(last)}`);
+}
+
+const menu = (name) => page.getByRole('navigation').getByRole('link', { name, exact: true }).click();
+const heading = (name) => page.getByRole('heading', { level: 1, name }).waitFor();
+const text = (id) => page.getByTestId(id).innerText();
+
+try {
+  await says('a wrong password is refused, the right one signs in');
+  await page.goto(url);
+  await page.getByLabel('User').fill(user);
+  await page.getByRole('textbox', { name: 'Password' }).fill('not the password');
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByText('wrong user or password').waitFor();
+  await look('sign-in');
+  await page.getByRole('textbox', { name: 'Password' }).fill(password);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await heading('Overview');
+
+  await says('all nodes are in sync and bytes move');
+  await until('nodes in sync', async () => (await text('nodes-in-sync')) === `${nodes} of ${nodes}` || text('nodes-in-sync'));
+  const before = await page.evaluate(async () => (await (await fetch('/api/v1/stats')).json()).totals.bytesOut);
+  const shown = await text('bytes-out');
+  await until('counters move in the page', async () => (await text('bytes-out')) !== shown || shown);
+  const after = await page.evaluate(async () => (await (await fetch('/api/v1/stats')).json()).totals.bytesOut);
+  assert.ok(after > before, `${after} > ${before}`);
+  await page.getByRole('img', { name: 'Chart: In, Out' }).locator('canvas').waitFor();
+  await look('overview');
+
+  await says('listeners, their rules, and a filter in the address');
+  await menu('Listeners');
+  await heading('Listeners');
+  await page.keyboard.press('/');
+  await page.keyboard.type('udp');
+  await until('the filter', async () => (await page.getByRole('row').count()) === 2 || page.getByRole('row').count());
+  assert.match(page.url(), /filter=udp/);
+  await page.getByLabel('Filter listeners').fill('');
+  await page.getByRole('link', { name: 'web-tls', exact: true }).click();
+  await heading('Listener web-tls');
+  await page.getByRole('cell', { name: 'app', exact: true }).waitFor();
+  await look('listener');
+
+  await says('a pool is edited in its form, and both nodes run the new revision');
+  await menu('Pools');
+  await look('pools');
+  await page.getByRole('link', { name: 'echo', exact: true }).click();
+  await heading('Pool echo');
+  await page.getByRole('cell', { name: '127.0.0.1:17007' }).first().waitFor();
+  await page.getByRole('button', { name: 'Add a backend' }).click();
+  await page.getByLabel('address of new 2').fill('127.0.0.1');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('form').getByText(/port/).first().waitFor();
+  await look('pool-with-an-error');
+  const revision = await page.evaluate(async () => (await (await fetch('/api/v1/revisions?limit=1')).json()).items[0].number);
+  await page.getByLabel('address of 127.0.0.1').fill('127.0.0.1:17008');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByRole('cell', { name: '127.0.0.1:17008', exact: true }).waitFor();
+  await menu('Nodes');
+  await heading('Nodes');
+  for (let node = 1; node <= nodes; node += 1) {
+    await until(`node-${node} runs revision ${revision + 1}`, async () => {
+      const running = await text(`running-node-${node}`);
+      return running.startsWith(`revision ${revision + 1},`) || running;
+    });
+  }
+  await look('nodes');
+
+  await says('a backend is drained and made ready again');
+  await menu('Pools');
+  await page.getByRole('link', { name: 'web', exact: true }).click();
+  const first = page.getByRole('table', { name: 'backends', exact: true }).getByRole('row').filter({ hasText: '127.0.0.1:17001' });
+  await first.getByRole('button', { name: 'drain' }).click();
+  await first.getByText('drain', { exact: true }).first().waitFor();
+  await first.getByRole('button', { name: 'ready' }).click();
+  await first.getByRole('button', { name: 'drain' }).waitFor();
+  await look('pool');
+
+  await says('an invalid document is told with its lines; a valid one is compared and applied');
+  await menu('Configuration');
+  await heading('Configuration');
+  const editor = page.getByRole('textbox', { name: 'Configuration' });
+  await editor.click();
+  await page.keyboard.press('Control+End');
+  await page.keyboard.type('\nnonsense: true\n');
+  await page.getByTestId('errors').getByText(/unknown field/).waitFor();
+  await look('configuration-with-an-error');
+  await page.getByRole('button', { name: 'Discard' }).click();
+  const yaml = await page.evaluate(async () => (await fetch('/api/v1/config?format=yaml')).text());
+  await editor.click();
+  await page.keyboard.press('Control+a');
+  await page.keyboard.insertText(yaml.replace('balance: leastConn', 'balance: roundRobin'));
+  await page.getByTestId('verdict').getByText('update pool web').waitFor();
+  await page.getByRole('button', { name: 'Compare and apply' }).click();
+  await page.getByTestId('difference').getByText('roundRobin').first().waitFor();
+  await look('compare');
+  await page.getByLabel('Message').fill('by the browser test');
+  await page.getByRole('button', { name: 'Apply', exact: true }).click();
+  await page.getByText(`Revision ${revision + 2}`).first().waitFor();
+
+  await says('the history has it, with its difference');
+  await menu('History');
+  await page.getByRole('cell', { name: 'by the browser test' }).waitFor();
+  await page.getByRole('link', { name: String(revision + 2), exact: true }).click();
+  await page.getByTestId('unified').getByText(/roundRobin/).waitFor();
+  await look('revision');
+
+  await says('a join token is shown once, with the command');
+  await menu('Nodes');
+  await page.getByRole('button', { name: 'Add a node' }).click();
+  await page.getByText(/^awj_/).waitFor();
+  await look('join-token');
+  await page.keyboard.press('Escape');
+
+  await says('what is not there says so; signing out ends it');
+  await page.goto(`${url}/nowhere`);
+  await heading('Not found');
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByRole('textbox', { name: 'Password' }).waitFor();
+
+  assert.deepEqual(complaints, [], 'the browser has nothing to complain about');
+  console.log(`browser: all well; pictures in ${screenshots}`);
+} catch (error) {
+  await page.screenshot({ path: join(screenshots, 'failed.png'), fullPage: true }).catch(() => {});
+  console.error(error);
+  if (complaints.length > 0) console.error('the browser complains:', complaints);
+  console.error(`pictures in ${screenshots}`);
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
