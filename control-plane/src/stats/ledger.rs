@@ -278,7 +278,9 @@ impl Ledger {
                 let active =
                     open.and_then(|boot| boot.values.get(number)).map_or(0, |of| of.connections_active);
                 let rate = if node.stands(sum, now) { sum.rate } else { Rate::default() };
-                (*number, Values { connections_active: active, ..sum.values }, rate)
+                let mut values = sum.values;
+                values.connections_active = active;
+                (*number, values, rate)
             })
         })
     }
