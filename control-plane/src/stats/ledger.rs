@@ -9,7 +9,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use awe4lb_proto::v1;
 use bytes::Bytes;
 
-use super::values::Values;
+use super::{
+    burst::{BURST, Burst},
+    values::Values,
+};
 
 /// Boots of a node that may still report. More than two need a node that restarts faster than its last words arrive.
 const BOOTS: usize = 4;
@@ -21,11 +24,6 @@ pub const OVER: usize = 64;
 const SILENT: i64 = 30_000;
 /// Of a node; more are not ours.
 const MAX_NUMBERS: usize = 1_000_000;
-/// A report of many numbers comes in parts; what comes later than this is the next one.
-const BURST: i64 = 300;
-/// A node reports each second what has changed, and that it is there each five seconds.
-const INTERVAL: i64 = 1_000;
-const SIGN_OF_LIFE: i64 = 6_000;
 /// For how long the rate of the last report stands when no other comes.
 const STANDS: i64 = 2_500;
 
@@ -51,37 +49,6 @@ struct Node {
     /// Over all boots, by number.
     sums: HashMap<u64, Sum>,
     burst: Burst,
-}
-
-/// The report that came last, in its parts.
-#[derive(Debug, Default)]
-struct Burst {
-    /// The how many-th.
-    index: u64,
-    began: Option<i64>,
-    /// The time that its counts are of; unknown for the first one.
-    covers: Option<i64>,
-    has_counters: bool,
-}
-
-impl Burst {
-    fn part(&mut self, at: i64, has_counters: bool) {
-        let gap = self.began.map(|began| at - began);
-        if gap.is_none_or(|gap| !(0..BURST).contains(&gap)) {
-            self.covers = match gap {
-                // Nothing had changed until a second ago, or it would have said so.
-                Some(gap) if !self.has_counters && (0..SIGN_OF_LIFE).contains(&gap) => {
-                    Some(gap.min(INTERVAL))
-                }
-                Some(gap) if gap > 0 => Some(gap),
-                _ => None,
-            };
-            self.index += 1;
-            self.began = Some(at);
-            self.has_counters = false;
-        }
-        self.has_counters |= has_counters;
-    }
 }
 
 /// Of one number on one node.

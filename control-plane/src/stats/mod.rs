@@ -1,6 +1,7 @@
 //! Statistics: exactly-once counters of all nodes, rates, and their history. In a file of their own.
 
 mod answer;
+mod burst;
 mod file;
 mod history;
 mod ledger;
