@@ -82,6 +82,7 @@ function Shell({ session }: { session: Session }) {
             component={Link}
             to={to}
             label={label}
+            variant="filled"
             onClick={close}
             active={to === '/' ? path === '/' : path === to || path.startsWith(`${to}/`)}
           />

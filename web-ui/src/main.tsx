@@ -9,7 +9,7 @@ import { createRoot } from 'react-dom/client';
 import { router } from './App';
 import { Problem } from './api/client';
 import { nonce } from './ui/nonce';
-import { theme } from './ui/theme';
+import { theme, variables } from './ui/theme';
 
 const client = new QueryClient({
   defaultOptions: {
@@ -26,7 +26,7 @@ const element = document.getElementById('root');
 if (element) {
   createRoot(element).render(
     <StrictMode>
-      <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={nonce}>
+      <MantineProvider theme={theme} defaultColorScheme="auto" cssVariablesResolver={variables} getStyleNonce={nonce}>
         <Notifications position="bottom-right" />
         <QueryClientProvider client={client}>
           <RouterProvider router={router} />

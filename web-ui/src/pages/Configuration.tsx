@@ -105,7 +105,7 @@ function reason(isDirty: boolean, isChecked: boolean, validation: Validation | u
 function Verdict({ validation }: { validation: Validation }) {
   if (!validation.valid) {
     return (
-      <Alert color="red" variant="outline" title={`Not valid: ${validation.errors.length} errors`} data-testid="errors">
+      <Alert color="red" variant="outline" title={`Not valid: ${validation.errors.length} ${validation.errors.length === 1 ? "error" : "errors"}`} data-testid="errors">
         <List size="sm">
           {validation.errors.slice(0, 20).map((error, index) => (
             <List.Item key={index}>

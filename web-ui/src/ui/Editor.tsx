@@ -22,7 +22,7 @@ const LOOK = EditorView.theme({
   '&': { fontSize: '13px', border: '1px solid #868e9660', borderRadius: '4px' },
   '&.cm-focused': { outline: '2px solid #1c7ed6' },
   '.cm-scroller': { fontFamily: 'ui-monospace, monospace', minHeight: '320px', maxHeight: '70vh' },
-  '.cm-gutters': { backgroundColor: 'transparent', color: '#868e96', border: 'none' },
+  '.cm-gutters': { backgroundColor: 'transparent', color: 'var(--mantine-color-dimmed)', border: 'none' },
 });
 
 /** A YAML document with marks where it is wrong. */
@@ -59,6 +59,8 @@ export default function Editor({ value, onChange, errors = [], warnings = [], la
         ],
       }),
     });
+    // Who has no mouse scrolls by keys.
+    made.scrollDOM.tabIndex = 0;
     view.current = made;
     return () => made.destroy();
     // A new text from outside comes through the effect below; the editor itself stays.

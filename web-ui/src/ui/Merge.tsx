@@ -30,11 +30,14 @@ export default function Merge({ before, after }: { before: string; after: string
           }),
           EditorView.theme({
             '&': { fontSize: '13px', border: '1px solid #868e9660', borderRadius: '4px' },
+            '.cm-gutters': { backgroundColor: 'transparent', color: 'var(--mantine-color-dimmed)', border: 'none' },
             '.cm-scroller': { fontFamily: 'ui-monospace, monospace', maxHeight: '60vh' },
           }),
         ],
       }),
     });
+    // Who has no mouse scrolls by keys.
+    view.scrollDOM.tabIndex = 0;
     return () => view.destroy();
   }, [before, after]);
   return <div ref={box} data-testid="difference" />;
