@@ -173,7 +173,12 @@ try {
   const yaml = await page.evaluate(async () => (await fetch('/api/v1/config?format=yaml')).text());
   await editor.click();
   await page.keyboard.press('Control+a');
-  await page.keyboard.insertText(yaml.replace('balance: leastConn', 'balance: roundRobin'));
+  // Pasted: what the browser itself inserts into an editor over several lines gets styles of its own.
+  await editor.evaluate((element, text) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData('text/plain', text);
+    element.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+  }, yaml.replace('balance: leastConn', 'balance: roundRobin'));
   await page.getByTestId('verdict').getByText('update pool web').waitFor();
   await page.getByRole('button', { name: 'Compare and apply' }).click();
   await page.getByTestId('difference').getByText('roundRobin').first().waitFor();

@@ -134,8 +134,8 @@ function JoinToken() {
                 This token is shown once. It is good for one node until {new Date(token.expiresAt).toLocaleTimeString()}. Put it into
                 a file <code>join-token</code> on the node and start:
               </Text>
-              <Code block>{token.token}</Code>
-              <Code block>{command}</Code>
+              <Code block tabIndex={0}>{token.token}</Code>
+              <Code block tabIndex={0}>{command}</Code>
               <CopyButton value={token.token}>
                 {({ copied, copy }) => <Button onClick={copy}>{copied ? 'Copied' : 'Copy the token'}</Button>}
               </CopyButton>

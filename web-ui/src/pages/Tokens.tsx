@@ -80,7 +80,7 @@ function NewToken() {
           {make.data && (
             <>
               <Text size="sm">Shown once:</Text>
-              <Code block>{make.data.token}</Code>
+              <Code block tabIndex={0}>{make.data.token}</Code>
             </>
           )}
         </Stack>

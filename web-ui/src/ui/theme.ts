@@ -1,4 +1,4 @@
-import { createTheme, type CSSVariablesResolver, DEFAULT_THEME, type MantineColorsTuple, Modal } from '@mantine/core';
+import { createTheme, type CSSVariablesResolver, DEFAULT_THEME, type MantineColorsTuple, Modal, Notification } from '@mantine/core';
 
 /** The darkest shade of a colour, dark enough for small text on white (WCAG AA: 4.5 to 1). */
 function withDarkest(name: string, darkest: string): MantineColorsTuple {
@@ -10,7 +10,8 @@ export const theme = createTheme({
   defaultRadius: 'sm',
   components: {
     // Locking the scroll bar writes a style without a nonce.
-    Modal: Modal.extend({ defaultProps: { lockScroll: false, closeButtonProps: { 'aria-label': 'Close' } } }),
+    Modal: Modal.extend({ defaultProps: { lockScroll: false, transitionProps: { duration: 0 }, closeButtonProps: { 'aria-label': 'Close' } } }),
+    Notification: Notification.extend({ defaultProps: { closeButtonProps: { 'aria-label': 'Close' } } }),
   },
   primaryShade: { light: 9, dark: 7 },
   colors: {
