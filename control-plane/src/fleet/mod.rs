@@ -1,6 +1,6 @@
 //! The fleet: who may be a node, what each is told to run, what each says is true.
 //!
-//! A head becomes one [`placement::Snapshot`], encoded once. The planner gives every node its assignment of it in one
+//! A head becomes one `placement::Snapshot`, encoded once. The planner gives every node its assignment of it in one
 //! transaction, then the streams send it: each only what its node lacks.
 
 mod acceptor;
