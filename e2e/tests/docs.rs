@@ -98,7 +98,8 @@ fn every_documented_command_can_be_typed() {
                 .env_clear()
                 .output()
                 .expect("the program runs");
-            if !output.status.success() {
+            let has_help = String::from_utf8_lossy(&output.stdout).contains("Usage:");
+            if !output.status.success() || !has_help {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
                 wrong.push(format!(
                     "{name}: {}\n    {}",
@@ -162,6 +163,32 @@ fn every_flag_of_the_planes_is_described() {
         }
     }
     assert!(missing.is_empty(), "docs/operations.md does not describe {missing:#?}");
+}
+
+/// Each subcommand of the CLI, however deep, with its flags.
+fn check_commands(command: &[&str], page: &str, missing: &mut Vec<String>) {
+    for word in described(&help(command)) {
+        let is_there = match word.strip_prefix('-') {
+            Some(_) => page.contains(&word),
+            None if word.starts_with("AWE4LB_") => page.contains(&format!("`{word}`")),
+            None => {
+                page.contains(&format!("{} {word}", command.join(" "))) || page.contains(&format!("`{word}`"))
+            }
+        };
+        if !is_there {
+            missing.push(format!("{} {word}", command.join(" ")));
+        }
+        if !word.starts_with('-') && !word.starts_with("AWE4LB_") {
+            check_commands(&[command, &[word.as_str()]].concat(), page, missing);
+        }
+    }
+}
+
+#[test]
+fn every_command_and_flag_of_the_cli_is_described() {
+    let mut missing = Vec::new();
+    check_commands(&["awe4lb"], &page("docs/cli.md"), &mut missing);
+    assert!(missing.is_empty(), "docs/cli.md does not describe {missing:#?}");
 }
 
 /// Ended when dropped.
