@@ -1,0 +1,259 @@
+//! A control plane and its nodes, as processes on this machine.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{at, eventually, process::Program, program, rest::Rest};
+
+/// A running fleet.
+pub struct Fleet {
+    /// Signed in as admin.
+    pub rest: Rest,
+    /// In the order of their numbers.
+    pub nodes: Vec<Node>,
+    control: Option<Program>,
+    http: String,
+    grpc: String,
+    dir: TempDir,
+}
+
+/// A node.
+pub struct Node {
+    /// `node-1`, …
+    pub name: String,
+    /// Where it listens.
+    pub ip: Ipv4Addr,
+    program: Option<Program>,
+    folder: PathBuf,
+    control_plane: String,
+}
+
+impl Fleet {
+    /// One control plane and so many nodes that have joined it.
+    ///
+    /// # Panics
+    /// When anything does not start.
+    #[must_use]
+    pub fn start(nodes: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a folder: {error}"));
+        let (control, ready) = start_control_plane(dir.path(), "127.0.0.1:0", "127.0.0.1:0");
+        let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
+        let (http, grpc) = (text("http"), text("grpc"));
+        let mut rest = Rest::new(&http);
+        sign_in(&mut rest, &http, &dir.path().join("control-plane/bootstrap-code"));
+        let mut fleet = Self { rest, nodes: Vec::new(), control: Some(control), http, grpc, dir };
+        let token = fleet.join_token(&json!({"uses": nodes.max(1)}));
+        for number in 1..=nodes {
+            fleet.add_node(number, &token);
+        }
+        fleet.await_sync();
+        fleet
+    }
+
+    /// A join token, as text.
+    pub fn join_token(&self, wish: &Value) -> String {
+        let made = self.rest.post("/api/v1/join-tokens", wish).ok();
+        made["token"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn add_node(&mut self, number: u8, token: &str) {
+        let folder = self.dir.path().join(format!("node-{number}"));
+        std::fs::create_dir(&folder).unwrap_or_else(|error| panic!("a folder: {error}"));
+        std::fs::write(folder.join("token"), token).unwrap_or_else(|error| panic!("a file: {error}"));
+        let mut node = Node {
+            name: format!("node-{number}"),
+            ip: Ipv4Addr::new(127, 0, 1, number),
+            program: None,
+            folder,
+            control_plane: format!("https://{}", self.grpc),
+        };
+        node.start();
+        self.nodes.push(node);
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Address of the REST API.
+    #[must_use]
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
+    /// Address for nodes.
+    #[must_use]
+    pub fn grpc(&self) -> &str {
+        &self.grpc
+    }
+
+    /// Replaces the configuration, and waits until every running node runs it.
+    #[track_caller]
+    pub fn apply(&self, document: &Value) -> u64 {
+        let revision = self.put(document);
+        self.await_revision(revision);
+        revision
+    }
+
+    /// Replaces the configuration.
+    #[track_caller]
+    pub fn put(&self, document: &Value) -> u64 {
+        let done = self.rest.put("/api/v1/config", document).ok();
+        done["revision"].as_u64().unwrap_or_default()
+    }
+
+    /// Until every running node runs what is wanted.
+    #[track_caller]
+    pub fn await_sync(&self) {
+        self.await_revision(0);
+    }
+
+    /// Until every running node runs this revision.
+    #[track_caller]
+    pub fn await_revision(&self, revision: u64) {
+        let running: Vec<&str> =
+            self.nodes.iter().filter(|node| node.program.is_some()).map(|node| node.name.as_str()).collect();
+        let mut last = Value::Null;
+        eventually(&format!("{running:?} run revision {revision}"), || {
+            let nodes = self.rest.get("/api/v1/nodes");
+            let in_sync = |name: &&str| {
+                nodes["items"].as_array().into_iter().flatten().any(|node| {
+                    node["name"] == **name
+                        && node["inSync"] == true
+                        && node["wanted"]["revision"].as_u64() >= Some(revision)
+                })
+            };
+            let done = running.iter().all(in_sync);
+            if nodes != last && !done {
+                last = nodes;
+            }
+            done.then_some(())
+        });
+    }
+
+    /// The view of a node.
+    #[track_caller]
+    pub fn view(&self, name: &str) -> Value {
+        self.rest.get(&format!("/api/v1/nodes/{name}"))
+    }
+
+    /// The addresses of a port on every node, for the load generator.
+    #[must_use]
+    pub fn targets(&self, port: u16) -> String {
+        let all: Vec<String> = self.nodes.iter().map(|node| at(node.ip, port).to_string()).collect();
+        all.join(",")
+    }
+
+    /// SIGKILL.
+    pub fn kill_control_plane(&mut self) {
+        if let Some(mut control) = self.control.take() {
+            control.kill();
+        }
+    }
+
+    /// Starts it again, at the addresses where it was.
+    pub fn restart_control_plane(&mut self) {
+        self.kill_control_plane();
+        let http = self.http.trim_start_matches("http://").to_owned();
+        let (control, _) = start_control_plane(self.dir.path(), &http, &self.grpc);
+        self.control = Some(control);
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn control_plane(&self) -> &Program {
+        self.control.as_ref().unwrap_or_else(|| panic!("the control plane does not run"))
+    }
+}
+
+fn start_control_plane(folder: &Path, http: &str, grpc: &str) -> (Program, Value) {
+    let data = folder.join("control-plane").display().to_string();
+    let arguments = ["--data-dir", &data, "--http", http, "--grpc", grpc];
+    let mut control = Program::start("control-plane", folder, program("awe4lb-control-plane"), arguments);
+    let ready = control.ready();
+    (control, ready)
+}
+
+fn sign_in(rest: &mut Rest, url: &str, code: &Path) {
+    let code = std::fs::read_to_string(code).unwrap_or_else(|error| panic!("the bootstrap code: {error}"));
+    let wish = json!({"code": code, "user": "admin", "password": "correct horse battery"});
+    let session = rest.post("/api/v1/session:bootstrap", &wish);
+    assert_eq!(session.status, 200, "{}", session.text);
+    let cookie = session.cookie.unwrap_or_default();
+    let headers = [("content-type", "application/json"), ("cookie", cookie.as_str()), ("origin", url)];
+    let body = json!({"name": "test", "role": "admin"}).to_string();
+    let token = rest.send(reqwest::Method::POST, "/api/v1/tokens", &headers, &body).ok();
+    rest.token = token["token"].as_str().unwrap_or_default().to_owned();
+}
+
+impl Node {
+    /// Starts it and waits until it is ready. Gives its ready line.
+    pub fn start(&mut self) -> Value {
+        self.start_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(&mut self, flags: &[&str]) -> Value {
+        self.begin(flags);
+        self.ready()
+    }
+
+    /// Starts it and does not wait.
+    pub fn begin(&mut self, flags: &[&str]) {
+        let state = self.folder.join("state").display().to_string();
+        let token = self.folder.join("token").display().to_string();
+        let ip = self.ip.to_string();
+        let mut arguments = vec!["--control-plane", &self.control_plane, "--join-token-file", &token];
+        arguments.extend(["--name", &self.name, "--state-dir", &state, "--bind-address", &ip]);
+        arguments.extend(["--admin", "127.0.0.1:0", "--threads", "1", "--drain-timeout", "5s"]);
+        arguments.extend(flags);
+        let program = Program::start(&self.name, &self.folder, program("awe4lb-data-plane"), arguments);
+        self.program = Some(program);
+    }
+
+    /// Its ready line.
+    ///
+    /// # Panics
+    /// When it is not started or does not become ready.
+    pub fn ready(&mut self) -> Value {
+        self.running().ready()
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn running(&mut self) -> &mut Program {
+        let name = &self.name;
+        self.program.as_mut().unwrap_or_else(|| panic!("{name} does not run"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut program) = self.program.take() {
+            program.kill();
+        }
+    }
+
+    /// SIGTERM, and waits until it has gone; whether well.
+    pub fn stop(&mut self) -> bool {
+        let Some(mut program) = self.program.take() else { return true };
+        program.terminate();
+        program.ended()
+    }
+
+    /// Identity and cache.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+}
