@@ -48,7 +48,9 @@ impl Rest {
     #[must_use]
     pub fn new(url: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build();
+        // A fresh connection each time: the other side may have been killed meanwhile.
+        let client =
+            reqwest::Client::builder().timeout(Duration::from_secs(20)).pool_max_idle_per_host(0).build();
         Self {
             runtime: runtime.unwrap_or_else(|error| panic!("a runtime: {error}")),
             client: client.unwrap_or_else(|error| panic!("a client: {error}")),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -61,7 +61,7 @@ fn a_node_serves_within_a_second_while_the_control_plane_is_dead() {
 #[test]
 fn no_acknowledged_write_is_lost_when_the_control_plane_is_killed() {
     let mut fleet = Fleet::start(1);
-    let pool = |n: usize| json!({"name": format!("p{n}"), "backends": [{"address": format!("127.0.0.1:{}", 1000 + n)}]});
+    let pool = |n: usize| json!({"name": format!("p{n}"), "backends": [{"name": "a", "address": format!("127.0.0.1:{}", 1000 + n)}]});
     let mut acknowledged = Vec::new();
     for round in 0..5 {
         let pid = fleet.control_plane().pid().to_string();
@@ -168,7 +168,10 @@ fn a_join_token_that_is_wrong_used_or_expired_lets_nobody_in() {
         Program::start(name, fleet.folder(), program("awe4lb-data-plane"), arguments)
     };
     let first = try_token("first", &used);
-    eventually("the first joins", || (fleet.view("first")["state"] == "connected").then_some(()));
+    eventually("the first joins", || {
+        let view = fleet.rest.send(reqwest::Method::GET, "/api/v1/nodes/first", &[], "");
+        (view.json["state"] == "connected").then_some(())
+    });
     drop(first);
 
     let (head, secret) = used.rsplit_once('_').expect("three parts");
@@ -297,7 +300,6 @@ fn drain_lets_open_connections_end() {
     open.write_all(b"pong").and_then(|()| open.read_exact(&mut answer)).expect("still there");
     drop(open);
     assert!(fleet.nodes[0].stop(), "it ends well");
-    let _ = Ipv4Addr::LOCALHOST;
 }
 
 #[test]

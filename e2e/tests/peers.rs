@@ -181,14 +181,14 @@ fn iperf_through_three_nodes() {
     for node in &fleet.nodes {
         let (ip, port) = (node.ip.to_string(), port.to_string());
         for direction in [&["-P", "2"][..], &["-R"][..]] {
-            let mut arguments = vec!["-c", &ip, "-p", &port, "-n", "50M", "-J"];
+            let mut arguments = vec!["-c", &ip, "-p", &port, "-t", "1", "-J"];
             arguments.extend(direction);
             let result = eventually("iperf3 is not busy", || {
                 let (ok, out, _) = run("iperf3", &arguments);
                 ok.then(|| serde_json::from_str::<serde_json::Value>(&out).ok()).flatten()
             });
             let received = result["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0);
-            assert!(received >= 50_000_000, "{received}");
+            assert!(received >= 10_000_000, "{received}");
             all += received;
         }
     }
