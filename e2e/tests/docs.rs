@@ -5,23 +5,14 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
+use awe4lb_e2e::program;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// A built program: from `AWE4LB_BIN_DIR`, or beside this test.
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("AWE4LB_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("this test");
-        test.parent().and_then(Path::parent).expect("target/PROFILE").to_owned()
-    });
-    let path = folder.join(name);
-    assert!(path.is_file(), "{} is missing: cargo build --workspace --bins", path.display());
-    path
 }
 
 fn page(name: &str) -> String {
