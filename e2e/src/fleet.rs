@@ -8,7 +8,10 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{at, eventually, process::Program, program, rest::Rest};
+use crate::{at, process::Program, program, rest::Rest, try_eventually};
+
+/// Of the user `admin`.
+pub const PASSWORD: &str = "correct horse battery";
 
 /// A running fleet.
 pub struct Fleet {
@@ -120,22 +123,16 @@ impl Fleet {
     pub fn await_revision(&self, revision: u64) {
         let running: Vec<&str> =
             self.nodes.iter().filter(|node| node.program.is_some()).map(|node| node.name.as_str()).collect();
-        let mut last = Value::Null;
-        eventually(&format!("{running:?} run revision {revision}"), || {
+        let in_sync =
+            |node: &Value| node["inSync"] == true && node["wanted"]["revision"].as_u64() >= Some(revision);
+        let mut last = Vec::new();
+        let done = try_eventually(|| {
             let nodes = self.rest.get("/api/v1/nodes");
-            let in_sync = |name: &&str| {
-                nodes["items"].as_array().into_iter().flatten().any(|node| {
-                    node["name"] == **name
-                        && node["inSync"] == true
-                        && node["wanted"]["revision"].as_u64() >= Some(revision)
-                })
-            };
-            let done = running.iter().all(in_sync);
-            if nodes != last && !done {
-                last = nodes;
-            }
-            done.then_some(())
+            last = nodes["items"].as_array().cloned().unwrap_or_default();
+            last.retain(|node| running.iter().any(|name| node["name"] == *name));
+            (last.len() == running.len() && last.iter().all(in_sync)).then_some(())
         });
+        assert!(done.is_some(), "the nodes do not run revision {revision}: {last:#?}");
     }
 
     /// The view of a node.
@@ -185,7 +182,7 @@ fn start_control_plane(folder: &Path, http: &str, grpc: &str) -> (Program, Value
 
 fn sign_in(rest: &mut Rest, url: &str, code: &Path) {
     let code = std::fs::read_to_string(code).unwrap_or_else(|error| panic!("the bootstrap code: {error}"));
-    let wish = json!({"code": code, "user": "admin", "password": "correct horse battery"});
+    let wish = json!({"code": code, "user": "admin", "password": PASSWORD});
     let session = rest.post("/api/v1/session:bootstrap", &wish);
     assert_eq!(session.status, 200, "{}", session.text);
     let cookie = session.cookie.unwrap_or_default();

@@ -54,13 +54,19 @@ pub fn have(tool: &str) -> bool {
 ///
 /// # Panics
 /// When there is none in time.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    try_eventually(ask).unwrap_or_else(|| panic!("did not happen within {PATIENCE:?}: {what}"))
+}
+
+/// Asks until there is an answer; `None` when there is none in time.
+pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || started.elapsed() >= PATIENCE {
             return answer;
         }
-        assert!(started.elapsed() < PATIENCE, "did not happen within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

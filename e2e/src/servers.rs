@@ -39,7 +39,6 @@ impl Identity {
     ///
     /// # Panics
     /// When they cannot be written.
-    #[must_use]
     pub fn files(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
         let write = |suffix: &str, text: &str| {
             let path = folder.join(format!("{name}.{suffix}"));

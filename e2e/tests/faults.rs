@@ -226,6 +226,34 @@ fn a_damaged_cache_falls_back_to_the_generation_before() {
 }
 
 #[test]
+fn a_control_plane_that_dies_in_the_middle_of_a_snapshot_leaves_the_last_good_state() {
+    let mut fleet = Fleet::start(1);
+    let samples = Samples::start(fleet.folder());
+    let port = free_port();
+    fleet.apply(&echo(&[port], &samples));
+    let address = at(fleet.nodes[0].ip, port);
+    let mut document = echo(&[port], &samples);
+    for round in 0..4 {
+        // Large enough to take a while on the wire, and new in each of its many parts.
+        let pools = (0..2_000).map(|n| {
+            let backend = json!({"name": format!("b{round}"), "address": "127.0.0.1:9", "weight": round + 1});
+            json!({"name": format!("p{n}"), "backends": [backend]})
+        });
+        let echo = document["pools"][0].clone();
+        document["pools"] = std::iter::once(echo).chain(pools).collect();
+        let revision = fleet.put(&document);
+        std::thread::sleep(Duration::from_millis(30 * round));
+        fleet.kill_control_plane();
+        assert!(echoes(address), "round {round}");
+        fleet.restart_control_plane();
+        fleet.await_revision(revision);
+        assert!(echoes(address), "round {round}");
+    }
+    let log = fleet.nodes[0].running().log();
+    assert!(!log.contains("panic"), "{log}");
+}
+
+#[test]
 fn clients_that_say_nothing_or_nonsense_are_closed_in_time_and_counted() {
     let fleet = Fleet::start(1);
     let samples = Samples::start(fleet.folder());
