@@ -1,133 +1,152 @@
-//! The CLI against a real fleet: what it prints, and its exit codes.
+//! The command line at a real fleet: what it prints, and its exit codes.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use awe4lb_e2e::{
-    at, eventually,
-    fleet::{Fleet, PASSWORD},
-    free_port, program,
-    servers::{Identity, Samples},
-};
+use awe4lb_e2e::{fleet::Fleet, free_port, program};
 use serde_json::Value;
 
-/// Somebody at a shell, with an own home.
-struct Shell {
-    home: PathBuf,
+struct Cli {
+    folder: PathBuf,
+    server: String,
 }
 
-impl Shell {
-    /// What a command prints, if this is its exit code.
-    #[track_caller]
-    fn ends(&self, code: i32, arguments: &[&str]) -> String {
+impl Cli {
+    /// Exit code, data, talk.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(program("awe4lb"))
             .args(arguments)
-            .env_clear()
-            .env("XDG_CONFIG_HOME", &self.home)
-            .current_dir(&self.home)
+            .env("XDG_CONFIG_HOME", &self.folder)
+            .env("AWE4LB_SERVER", &self.server)
+            .current_dir(&self.folder)
             .stdin(Stdio::null())
             .output()
             .expect("it runs");
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "awe4lb {}\n{out}{err}", arguments.join(" "));
-        assert!(code == 0 || !(out.is_empty() && err.is_empty()), "{arguments:?} fails without a word");
-        if code == 0 { out } else { out + &err }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
     #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.ends(0, &[arguments, &["-o", "json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    fn ok(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.run(arguments);
+        assert_eq!(code, 0, "{arguments:?}\n{out}{err}");
+        out
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let (is, out, err) = self.run(arguments);
+        assert_eq!(is, code, "{arguments:?}\n{out}{err}");
+        out + &err
     }
 
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.home.join(name), text).expect("a file");
+        std::fs::write(self.folder.join(name), text).expect("written");
     }
 }
 
-fn document(port: u16, samples: &Samples) -> String {
+fn fleet_with_cli(nodes: u8) -> (Fleet, Cli) {
+    let fleet = Fleet::start(nodes);
+    let cli = Cli { folder: fleet.folder().join("cli"), server: fleet.http().to_owned() };
+    std::fs::create_dir(&cli.folder).expect("a folder");
+    cli.write("password", "correct horse battery\n");
+    (fleet, cli)
+}
+
+fn document(port: u16, address: &str) -> String {
     format!(
-        "version: 1\nlisteners:\n  - name: web\n    bind: [\"*:{port}\"]\n    tls: {{ certificates: [app] }}\n    rules:\n      \
-         - {{ name: all, pool: app, tls: passthrough }}\npools:\n  - name: app\n    backends:\n      \
-         - {{ name: a, address: \"{}\" }}\ncertificates:\n  - {{ name: app, chainFile: app.crt, keyFile: app.key }}\n",
-        samples.tcp_echo[0]
+        "version: 1\nlisteners:\n  - name: web\n    bind: [\"*:{port}\"]\n    rules: [{{ name: all, pool: web }}]\n\
+         pools:\n  - name: web\n    backends: [{{ name: a, address: \"{address}\" }}]\n"
     )
 }
 
 #[test]
-fn a_day_at_the_shell() {
-    let fleet = Fleet::start(2);
-    let samples = Samples::start(fleet.folder());
-    let shell = Shell { home: fleet.folder().to_owned() };
+fn from_login_to_history() {
+    let (fleet, cli) = fleet_with_cli(2);
+    cli.fails(4, &["nodes"]);
+    cli.ok(&["login", "--user", "admin", "--password-file", "password"]);
+    let context = cli.folder.join("awe4lb/context.json");
+    assert_eq!(mode(&context), 0o600);
+
     let port = free_port();
-    Identity::new(&["app.test"]).files(&shell.home, "app");
-    shell.write("mine.yaml", &document(port, &samples));
-    shell.write("wrong.yaml", "listeners:\n  - { name: web, bind: ['*:99999'], rules: [{ pool: ap }] }\n");
-    shell.write("password", PASSWORD);
-    shell.write("wrong-password", "not this one");
+    cli.write("a.yaml", &document(port, "127.0.0.1:1"));
+    cli.ok(&["validate", "a.yaml"]);
+    let planned = cli.ok(&["apply", "--dry-run", "a.yaml"]);
+    assert!(planned.contains("create listener web") && planned.contains("create pool web"), "{planned}");
+    let diff = cli.fails(1, &["diff", "a.yaml"]);
+    assert!(diff.contains("+name: web"), "{diff}");
+    let (code, _, talk) = cli.run(&["apply", "--wait", "-m", "the first", "a.yaml"]);
+    assert!(code == 0 && talk.contains("2 nodes run it"), "{talk}");
+    assert_eq!(cli.ok(&["diff", "a.yaml"]), "");
+    assert!(cli.run(&["apply", "--wait", "a.yaml"]).2.contains("nothing to change"));
 
-    // Before the login.
-    shell.ends(0, &["validate", "mine.yaml"]);
-    let wrong = shell.ends(1, &["validate", "wrong.yaml"]);
-    assert!(wrong.contains("99999") && wrong.contains("\"ap\""), "everything at once: {wrong}");
-    shell.ends(2, &["validate", "--colour", "mine.yaml"]);
-    shell.ends(4, &["nodes", "--server", fleet.http()]);
-    let login = ["login", "--server", fleet.http(), "--password-file"];
-    shell.ends(4, &[&login[..], &["wrong-password"]].concat());
-    shell.ends(0, &[&login[..], &["password"]].concat());
+    let nodes = cli.ok(&["nodes"]);
+    assert!(nodes.contains("node-1") && nodes.contains("active"), "{nodes}");
+    assert_eq!(cli.ok(&["get", "listeners", "-o", "name"]).trim(), "web");
+    let pool: Value = serde_json::from_str(&cli.ok(&["get", "pool", "web", "-o", "json"])).expect("JSON");
+    assert_eq!(pool["backends"][0]["address"], "127.0.0.1:1");
+    assert!(cli.ok(&["get", "backends"]).contains("127.0.0.1:1"));
+    assert!(cli.ok(&["stats"]).contains("listener"));
+    assert!(cli.ok(&["history"]).contains("the first"));
 
-    // The first document.
-    shell.ends(1, &["diff", "mine.yaml"]);
-    shell.ends(0, &["apply", "--dry-run", "mine.yaml"]);
-    assert!(!shell.ends(0, &["export"]).contains("web"), "a dry run stores nothing");
-    shell.ends(1, &["apply", "wrong.yaml"]);
-    shell.ends(0, &["apply", "--wait", "--message", "the first", "mine.yaml"]);
-    for node in &fleet.nodes {
-        // It waited: no patience is needed here.
-        let mut stream = TcpStream::connect(at(node.ip, port)).expect("every node listens");
-        let mut answer = [0; 4];
-        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut answer)).expect("echoed");
-    }
-    shell.ends(0, &["diff", "mine.yaml"]);
+    // What is exported is what was applied, in every language.
+    cli.write("again.yaml", &cli.ok(&["export"]));
+    assert_eq!(cli.ok(&["diff", "--prune", "again.yaml"]), "");
+    cli.write("again.toml", &cli.ok(&["export", "--format", "toml"]));
+    assert_eq!(cli.ok(&["diff", "--prune", "again.toml"]), "");
+    cli.ok(&["fmt", "--check", "again.yaml"]);
 
-    // What there is.
-    assert!(shell.ends(0, &["get", "pools"]).contains("app"));
-    assert_eq!(shell.json(&["get", "pools", "app"])["backends"][0]["name"], "a");
-    shell.ends(3, &["get", "pools", "nowhere"]);
-    let exported = shell.ends(0, &["export"]);
-    assert!(exported.contains("web") && !exported.contains("PRIVATE KEY"), "{exported}");
-    shell.write("exported.yaml", &exported);
-    shell.ends(0, &["diff", "--prune", "exported.yaml"]);
-    let nodes = shell.ends(0, &["nodes"]);
-    assert!(nodes.contains("node-1") && nodes.contains("node-2") && nodes.contains("connected"), "{nodes}");
-    let history = shell.ends(0, &["history"]);
-    assert!(history.contains("the first"), "{history}");
-    eventually("the bytes show", || {
-        let stats = shell.json(&["stats"]);
-        (stats["totals"]["bytesIn"] == 8).then_some(())
-    });
-    assert_eq!(shell.json(&["stats", "--node", "node-1"])["totals"]["bytesIn"], 4);
+    cli.write("b.yaml", &document(port, "127.0.0.1:2"));
+    cli.ok(&["apply", "--wait", "b.yaml"]);
+    assert!(cli.ok(&["history", "2"]).contains("127.0.0.1:2"));
+    cli.ok(&["restore", "1", "--wait"]);
+    assert_eq!(cli.ok(&["diff", "a.yaml"]), "");
 
-    // A node that rejects it is said, and an exit code.
-    let taken = free_port();
-    let _holder = TcpListener::bind(at(fleet.nodes[0].ip, taken)).expect("free a moment ago");
-    shell.write("taken.yaml", &document(taken, &samples));
-    let rejected = shell.ends(1, &["apply", "--wait", "taken.yaml"]);
-    assert!(rejected.contains("node-1") && rejected.contains(&taken.to_string()), "{rejected}");
-    let head = shell.json(&["get", "revisions"])[0]["number"].as_u64().expect("a number");
-    shell.ends(0, &["restore", &(head - 1).to_string(), "--wait"]);
-    shell.ends(0, &["diff", "mine.yaml"]);
+    cli.ok(&["drain", "web/a", "--deadline", "1h", "--reason", "for a test"]);
+    assert!(cli.ok(&["get", "backends"]).contains("drain"));
+    cli.ok(&["ready", "web/a"]);
+    cli.ok(&["nodes", "drain", "node-2"]);
+    cli.ok(&["nodes", "undrain", "node-2"]);
+    drop(fleet);
+}
 
-    // Others.
-    let token = shell.ends(0, &["token", "create", "looks", "--role", "viewer"]);
-    let token = token.split_whitespace().find(|word| word.starts_with("awl_")).expect("a token").to_owned();
-    let denied = shell.ends(4, &["apply", "--token", &token, "taken.yaml"]);
-    assert!(denied.contains("operator"), "it names the role: {denied}");
-    shell.ends(6, &["nodes", "--server", &format!("http://127.0.0.1:{}", free_port())]);
-    shell.ends(0, &["version"]);
+#[test]
+fn exit_codes_say_what_went_wrong() {
+    let (mut fleet, cli) = fleet_with_cli(1);
+    cli.ok(&["login", "--user", "admin", "--password-file", "password"]);
+    cli.write("wrong.yaml", "version: 1\npools:\n  - name: p\n    backend: []\n");
+    let said = cli.fails(1, &["validate", "wrong.yaml"]);
+    assert!(said.contains("wrong.yaml:4:5:") && said.contains("backends"), "{said}");
+    let said = cli.fails(1, &["apply", "wrong.yaml"]);
+    assert!(said.contains("wrong.yaml:4:5:"), "{said}");
+    cli.fails(2, &["apply"]);
+    cli.fails(3, &["get", "pool", "nothing"]);
+
+    let viewer = cli.ok(&["token", "create", "ci", "--role", "viewer"]);
+    cli.fails(4, &["--token", viewer.trim(), "token", "list"]);
+    cli.fails(4, &["--token", "awl_wrong", "nodes"]);
+    cli.fails(5, &["token", "create", "ci"]);
+
+    // A rejection by a node is the failure of the apply that waits for it.
+    let port = free_port();
+    let _holder = std::net::TcpListener::bind((fleet.nodes[0].ip, port)).expect("free a moment ago");
+    cli.write("held.yaml", &document(port, "127.0.0.1:1"));
+    let said = cli.fails(1, &["apply", "--wait", "held.yaml"]);
+    assert!(said.contains("node-1 rejects it") && said.contains(&port.to_string()), "{said}");
+
+    // A node that does not answer is a matter of time.
+    fleet.nodes[0].running().pause(true);
+    cli.write("late.yaml", &document(free_port(), "127.0.0.1:1"));
+    let said = cli.fails(6, &["apply", "--wait", "--timeout", "1s", "late.yaml"]);
+    assert!(said.contains("waiting for node-1"), "{said}");
+    fleet.nodes[0].running().pause(false);
+    fleet.kill_control_plane();
+    cli.fails(6, &["nodes"]);
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
 }
