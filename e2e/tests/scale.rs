@@ -81,7 +81,7 @@ fn the_last_of_ten_thousand_rules_costs_what_the_first_costs() {
     }));
     let pid = fleet.nodes[0].running().pid();
     let target = at(fleet.nodes[0].ip, port).to_string();
-    let mut cost = |name: &str| {
+    let cost = |name: &str| {
         let before = cpu(pid);
         let flags =
             ["--target", &target, "--protocol", "tls", "--sni", name, "--rate", "400", "--duration", "3"];
