@@ -216,7 +216,10 @@ impl Session<'_> {
         mut incoming: Streaming<v1::FromNode>,
         out: &Out,
     ) {
-        self.begin(&hello, running);
+        // Banned or replaced while its hello was looked at.
+        if let Some(reason) = self.begin(&hello, running) {
+            return self.dismiss(out, reason).await;
+        }
         self.inner.publish_node(self.name);
         loop {
             tokio::select! {
@@ -257,8 +260,7 @@ impl Session<'_> {
                 changed = self.orders.changed() => {
                     if changed.is_err() { return }
                     if let Some(reason) = self.obey() {
-                        let wait = if reason == "banned" { BANNED_RETRY_MS } else { 1_000 };
-                        return self.goodbye(out, reason, wait).await;
+                        return self.dismiss(out, reason).await;
                     }
                 }
                 () = self.inner.stop.cancelled() => return self.goodbye(out, "shutdown", 200).await,
@@ -266,8 +268,8 @@ impl Session<'_> {
         }
     }
 
-    /// What comes before the loop: welcome, state, the first offer.
-    fn begin(&mut self, hello: &v1::Hello, running: Option<v1::Assignment>) {
+    /// What comes before the loop: welcome, state, the first offer. A reason: the stream is to end already.
+    fn begin(&mut self, hello: &v1::Hello, running: Option<v1::Assignment>) -> Option<&'static str> {
         let built = hello.running.as_ref().map(|running| running.built_hash.clone()).unwrap_or_default();
         let snapshot = self.snapshots.borrow_and_update().clone();
         let wanted = self.wanted(&snapshot);
@@ -288,10 +290,11 @@ impl Session<'_> {
             node.live.diverged = up_to_date && *built != snapshot.built_hash.0[..];
         });
         self.send_overlays();
-        let _ = self.obey();
-        if !up_to_date {
+        let reason = self.obey();
+        if reason.is_none() && !up_to_date {
             self.offer();
         }
+        reason
     }
 
     /// The assignment in the record, if it is of this snapshot.
@@ -368,6 +371,12 @@ impl Session<'_> {
         None
     }
 
+    /// Ends the stream as was ordered.
+    async fn dismiss(self, out: &Out, reason: &str) {
+        let wait = if reason == "banned" { BANNED_RETRY_MS } else { 1_000 };
+        self.goodbye(out, reason, wait).await;
+    }
+
     async fn goodbye(mut self, out: &Out, reason: &str, retry_after_ms: u32) {
         // What the node sent before is stored and acknowledged, so that nothing is sent twice.
         let settle = async {
@@ -439,7 +448,8 @@ impl Session<'_> {
         let is_ours = self.inner.registry.update(self.name, self.id, |node| {
             let record = &node.record;
             let is_wanted = (record.epoch, record.sequence) == (assignment.epoch, assignment.sequence);
-            if is_wanted {
+            // A rejection is shown once it is stored, with its reason.
+            if is_wanted && phase != v1::Phase::Rejected {
                 node.live.phase = Some(phase);
             }
             if matches!(phase, v1::Phase::Active | v1::Phase::Degraded) {
