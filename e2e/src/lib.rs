@@ -33,13 +33,17 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Whether a tool is there. If not, the test that asks is to return: it is counted as skipped, and in CI that fails.
+/// Whether a tool is there. If not, the test that asks is to return: it is counted as skipped.
+///
+/// # Panics
+/// When it is missing and `CI` is set: no test may skip there.
 #[must_use]
 pub fn have(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     let found = folders.into_iter().any(|folder| folder.join(tool).is_file());
     if !found {
+        assert!(std::env::var_os("CI").is_none(), "{tool} is missing, and in CI no test may skip");
         let text = format!("{tool} is missing\n");
         eprint!("SKIPPED: {text}");
         if let Some(file) = std::env::var_os("AWE4LB_SKIPPED_TESTS") {

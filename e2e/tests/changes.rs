@@ -78,7 +78,7 @@ impl Scene {
                 "health check",
                 Box::new(|all| {
                     object(all, "pools", "main")["healthCheck"] =
-                        json!({"type": "tcp", "interval": "1s", "timeout": "1s"});
+                        json!({"type": "tcp", "interval": "10s", "timeout": "5s"});
                 }),
             ),
             change("certificate added", Box::new(move |all| push(&mut all["certificates"], added.clone()))),
@@ -222,6 +222,8 @@ fn nothing_is_lost(rate: &str, streams: &str) {
         rate,
         "--streams",
         streams,
+        "--stream-rate",
+        "8192",
         "--until-stdin-closes",
         "--spread-sources",
     ];
@@ -251,6 +253,8 @@ fn nothing_is_lost(rate: &str, streams: &str) {
     fleet.await_sync();
     let result = load.finish();
     let all = &result["all"];
+    // What the nodes say of it, should anything be lost.
+    println!("failed at the nodes: {}", fleet.rest.get("/api/v1/stats")["totals"]["failed"]);
     println!(
         "{} connections, {} streams over {} changes: {result}",
         all["connectionsStarted"],

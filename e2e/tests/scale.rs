@@ -84,20 +84,27 @@ fn the_last_of_ten_thousand_rules_costs_what_the_first_costs() {
     let cost = |name: &str| {
         let before = cpu(pid);
         let flags =
-            ["--target", &target, "--protocol", "tls", "--sni", name, "--rate", "400", "--duration", "3"];
+            ["--target", &target, "--protocol", "tls", "--sni", name, "--rate", "400", "--duration", "2"];
         let result = Load::start("load", fleet.folder(), &flags).result();
         assert_eq!(result["all"]["connectionsFailed"], 0, "{result}");
         (cpu(pid) - before) as f64 / result["all"]["connectionsCompleted"].as_f64().unwrap_or(1.0)
     };
-    let mut ratios: Vec<f64> = (0..5)
-        .map(|_| {
-            let first = cost(&names[0]);
-            cost(&names[9_999]) / first
+    // In turns first: what else grows or shrinks on the machine hits both.
+    let mut ratios: Vec<f64> = (0..8)
+        .map(|round| {
+            let [first, last] = [&names[0], &names[9_999]];
+            if round % 2 == 0 {
+                let before = cost(first);
+                cost(last) / before
+            } else {
+                let before = cost(last);
+                before / cost(first)
+            }
         })
         .collect();
     ratios.sort_by(f64::total_cmp);
     println!("rule 10,000 to rule 1, CPU per connection: {ratios:.3?}");
-    assert!(ratios[2] <= 1.1, "{ratios:?}");
+    assert!(f64::midpoint(ratios[3], ratios[4]) <= 1.1, "{ratios:?}");
 }
 
 /// Nanoseconds of all threads, by the scheduler.

@@ -196,6 +196,8 @@ fn twenty_changes(rate: u32) -> f64 {
         std::thread::sleep(Duration::from_millis(200));
     }
 
+    // What the nodes say of it, should anything be lost.
+    println!("failed at the nodes: {}", scene.fleet.rest.get("/api/v1/stats")["totals"]["failed"]);
     let mut achieved = 0.0;
     for (name, load) in loads {
         let result = load.finish();
