@@ -218,19 +218,35 @@ impl Plane {
         assert_eq!(put.status(), 200, "{}", put.text().await.unwrap());
     }
 
-    /// The node `n1` joins.
-    pub async fn enrol(&self) -> Identity {
-        let request = self.request(http::Method::POST, "/api/v1/join-tokens").json(&json!({"uses": 1}));
+    /// A new join token.
+    pub async fn join_token(&self, wish: &Value) -> String {
+        let request = self.request(http::Method::POST, "/api/v1/join-tokens").json(wish);
         let token: Value = request.send().await.unwrap().json().await.unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+        token["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A machine with this key joins, or may not.
+    pub async fn join(
+        &self,
+        token: &str,
+        name: &str,
+        key: &rcgen::KeyPair,
+    ) -> Result<v1::EnrolReply, tonic::Status> {
+        let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap();
         let request = v1::EnrolRequest {
-            token: token["token"].as_str().unwrap().to_owned(),
-            name: "n1".to_owned(),
+            token: token.to_owned(),
+            name: name.to_owned(),
             csr_der: Bytes::copy_from_slice(csr.der()),
         };
         let mut client = EnrolmentClient::new(channel(self.running.grpc, None).await);
-        let reply = client.enrol(request).await.unwrap().into_inner();
+        client.enrol(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// The node `n1` joins.
+    pub async fn enrol(&self) -> Identity {
+        let token = self.join_token(&json!({"uses": 1})).await;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let reply = self.join(&token, "n1", &key).await.unwrap();
         Identity { certificate: reply.certificate_der, key: key.serialize_der() }
     }
 }
