@@ -1,5 +1,8 @@
 //! One stream of a node: hello, what it is to run, what it says about it.
 
+mod hello;
+mod reports;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -11,22 +14,16 @@ use awe4lb_proto::{
     manifest::to_messages,
     v1::{self, command, from_node, to_node},
 };
-use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    FleetError, Inner,
-    acceptor::Peer,
-    authority::{Csr, PeerIdentity},
-    now,
-    outgoing::Outgoing,
-    overlay,
-    placement::Snapshot,
-    registry::{Facts, Fault, Orders, Rejection, fault_of, limited},
-    view::{health_word, time_ms},
+    FleetError, Inner, acceptor::Peer, authority::PeerIdentity, now, outgoing::Outgoing, overlay,
+    placement::Snapshot, registry::Orders,
 };
+
+use hello::{check_lineage, facts_of, refuse};
 
 /// How long streams may take to say goodbye.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -122,65 +119,6 @@ async fn seen(inner: &Inner, name: &str) {
         .await;
     if let Err(error) = done {
         tracing::warn!(node = name, "when it was seen last is not stored: {error}");
-    }
-}
-
-/// A node that runs something that this database never gave out comes from a later state of it, or from another one:
-/// what it runs must not be replaced without somebody having looked. The exception is a node that has just joined.
-fn check_lineage(
-    inner: &Inner,
-    name: &str,
-    running: Option<&v1::Assignment>,
-) -> Result<Option<v1::Assignment>, FleetError> {
-    let Some(running) = running else { return Ok(None) };
-    let lineage = inner.planner.current().lineage.clone();
-    let (epoch, sequence, is_new) = match inner.registry.lock().get(name) {
-        Some(node) => (node.record.epoch, node.record.sequence, node.record.facts.boot_id.is_empty()),
-        None => return Ok(None),
-    };
-    let is_ahead = (running.epoch, running.sequence) > (epoch, sequence);
-    let why = if running.lineage != lineage {
-        format!(
-            "the node runs a configuration of another database (lineage {}, here {lineage}); to follow this one, \
-             remove the folder `cache` in its state directory",
-            limited(&running.lineage)
-        )
-    } else if is_ahead && is_new {
-        return Ok(Some(running.clone()));
-    } else if is_ahead {
-        format!(
-            "the node runs assignment ({}, {}), this database knows ({epoch}, {sequence}): it was restored from an \
-             older state; forget the node and let it join again to follow this one",
-            running.epoch, running.sequence
-        )
-    } else {
-        return Ok(None);
-    };
-    refuse(inner, name, "lineage", &why);
-    Err(FleetError::Conflict(why))
-}
-
-/// Shown on the node until its next stream.
-fn refuse(inner: &Inner, name: &str, code: &str, why: &str) {
-    if let Some(node) = inner.registry.lock().get_mut(name) {
-        node.live.refused = Some(Fault {
-            kind: "node".to_owned(),
-            name: name.to_owned(),
-            code: code.to_owned(),
-            field_path: String::new(),
-            message: why.to_owned(),
-        });
-    }
-    inner.publish_node(name);
-}
-
-fn facts_of(hello: &v1::Hello) -> Facts {
-    Facts {
-        version: limited(&hello.version),
-        boot_id: hex::encode(&hello.boot_id[..hello.boot_id.len().min(16)]),
-        started_unix_ms: hello.started_unix_ms,
-        threads: hello.threads,
-        admin_address: limited(&hello.admin_address),
     }
 }
 
@@ -437,154 +375,5 @@ impl Session<'_> {
                 _ => tracing::warn!(node = self.name, "asks for a resource that is not in what it was sent"),
             }
         }
-    }
-
-    async fn result(&mut self, result: v1::Result) -> bool {
-        let Ok(phase) = v1::Phase::try_from(result.phase) else { return true };
-        let Some(assignment) = result.assignment else { return true };
-        let Some(hash) = hash_of(&assignment.manifest_hash) else { return false };
-        let expected = self.offered.as_ref().filter(|offered| offered.hash == hash);
-        let expected = expected.map(|offered| offered.built_hash);
-        let is_ours = self.inner.registry.update(self.name, self.id, |node| {
-            let record = &node.record;
-            let is_wanted = (record.epoch, record.sequence) == (assignment.epoch, assignment.sequence);
-            // A rejection is shown once it is stored, with its reason.
-            if is_wanted && phase != v1::Phase::Rejected {
-                node.live.phase = Some(phase);
-            }
-            if matches!(phase, v1::Phase::Active | v1::Phase::Degraded) {
-                node.live.running = Some(assignment.clone());
-                node.live.diverged = expected.is_some_and(|expected| expected.0[..] != result.built_hash[..]);
-                node.live.faults = result.resources.iter().map(fault_of).collect();
-            }
-        });
-        if is_ours.is_none() {
-            return false;
-        }
-        match phase {
-            v1::Phase::Active | v1::Phase::Degraded => {
-                self.held = Some(hash);
-                tracing::info!(
-                    node = self.name,
-                    revision = assignment.revision,
-                    sequence = assignment.sequence,
-                    apply_ms = result.apply_micros as f64 / 1e3,
-                    faults = result.resources.len(),
-                    "active"
-                );
-            }
-            v1::Phase::Rejected => {
-                self.rejected.insert(hash);
-                let rejection = Rejection {
-                    message: limited(&result.message),
-                    at: time_ms(super::now_ms()).unwrap_or_default(),
-                    revision: assignment.revision,
-                    resources: result.resources.iter().take(100).map(fault_of).collect(),
-                };
-                tracing::warn!(
-                    node = self.name,
-                    revision = assignment.revision,
-                    "rejected: {}",
-                    rejection.message
-                );
-                if let Err(error) = self.inner.planner.rejected(self.name, hash, &rejection).await {
-                    tracing::error!(node = self.name, "its rejection is not stored: {error}");
-                }
-            }
-            _ => {}
-        }
-        if !matches!(phase, v1::Phase::Received | v1::Phase::Validated | v1::Phase::Superseded) {
-            self.inner.publish_node(self.name);
-        }
-        true
-    }
-
-    fn status(&mut self, status: v1::Status) -> bool {
-        let mut changed = Vec::new();
-        let updated = self.inner.registry.update(self.name, self.id, |node| {
-            let live = &mut node.live;
-            let is_news =
-                live.draining != status.draining || live.missing_listeners != status.missing_listeners;
-            live.draining = status.draining;
-            live.missing_listeners = status.missing_listeners.iter().map(|name| limited(name)).collect();
-            for mut backend in status.backends {
-                backend.reason = limited(&backend.reason);
-                let before = live.health.get(&backend.number).map(|before| (before.health, before.ejected));
-                if before != Some((backend.health, backend.ejected)) {
-                    changed.push(backend.clone());
-                }
-                live.health.insert(backend.number, backend);
-            }
-            is_news
-        });
-        let Some(is_news) = updated else { return false };
-        if !changed.is_empty() {
-            self.publish_health(&changed);
-        }
-        if is_news {
-            self.inner.publish_node(self.name);
-        }
-        true
-    }
-
-    fn publish_health(&self, changed: &[v1::BackendHealth]) {
-        let head = self.inner.head.borrow().clone();
-        let mut known = std::collections::HashSet::new();
-        for placed in &head.placed.pools {
-            for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
-                known.insert(number.0);
-                let Some(said) = changed.iter().find(|said| said.number == number.0) else { continue };
-                self.inner.events.publish(
-                    "backend",
-                    &serde_json::json!({
-                        "pool": placed.pool.name.as_str(),
-                        "backend": backend.name.as_str(),
-                        "node": self.name,
-                        "health": health_word(said.health),
-                        "ejected": said.ejected,
-                        "reason": said.reason,
-                        "since": time_ms(said.since_unix_ms),
-                    }),
-                );
-            }
-        }
-        // Backends that are gone from the configuration leave the view, too.
-        self.inner
-            .registry
-            .update(self.name, self.id, |node| node.live.health.retain(|number, _| known.contains(number)));
-    }
-
-    fn counters(&mut self, report: v1::CounterReport) {
-        if let Some(gauges) = report.node {
-            self.inner.registry.update(self.name, self.id, |node| node.live.gauges = Some(gauges));
-        }
-        let ack = v1::CounterAck { boot_id: report.boot_id.clone(), sequence: report.sequence };
-        let stored = self.inner.counters.ingest(self.name, report);
-        self.unstored.push_back(Box::pin(async move { stored.await.map(|()| ack) }));
-    }
-
-    /// A new certificate for a key that the node has made. The old key stays good until the new one is used, as the
-    /// answer may be lost.
-    async fn renew(&mut self, csr: &[u8]) -> Result<(), FleetError> {
-        let csr = Csr::parse(csr)?;
-        let issued = self.inner.authority.issue_node(self.name, &csr)?;
-        let _writing = self.inner.planner.writing().await;
-        sqlx::query(
-            "UPDATE nodes SET previous_key_hash = CASE WHEN key_hash = ?1 THEN previous_key_hash ELSE key_hash END, \
-             key_hash = ?1, not_after = ?2 WHERE name = ?3 AND banned = 0",
-        )
-        .bind(&issued.key_hash.0[..])
-        .bind(issued.not_after)
-        .bind(self.name)
-        .execute(self.inner.store.writer())
-        .await?;
-        self.inner.registry.reload(&self.inner.store, self.name).await?;
-        tracing::info!(node = self.name, "its certificate is renewed");
-        self.outgoing.say(to_node::Message::Renewed(v1::RenewReply {
-            certificate_der: issued.certificate_der,
-            ca_der: Bytes::copy_from_slice(self.inner.authority.certificate()),
-            not_after_unix: issued.not_after,
-        }));
-        Ok(())
     }
 }
