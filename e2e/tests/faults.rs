@@ -363,3 +363,30 @@ fn an_invalid_document_is_refused_with_everything_that_is_wrong() {
     assert!(errors.iter().all(|error| error["line"].as_u64() >= Some(3) && error["pointer"].is_string()));
     assert_eq!(fleet.rest.get("/api/v1/revisions")["total"], 0, "nothing has changed");
 }
+
+/// It was closed at once to everybody until its time was over, up to half a minute.
+#[test]
+fn a_backend_that_was_set_aside_serves_again_when_it_is_the_only_one_left() {
+    let fleet = Fleet::start(1);
+    let samples = Samples::start(fleet.folder());
+    let (port, late) = (free_port(), free_port());
+    let mut document = echo(&[port], &samples);
+    document["pools"][0]["outlier"] = json!({"consecutiveFailures": 1, "ejection": "1h"});
+    let backends = document["pools"][0]["backends"].as_array_mut().expect("a list");
+    backends.push(json!({"name": "late", "address": format!("127.0.0.1:{late}")}));
+    fleet.apply(&document);
+    let address = at(fleet.nodes[0].ip, port);
+    eventually("it is set aside", || {
+        assert!(echoes(address), "another attempt finds the other one");
+        let backends = fleet.rest.get("/api/v1/backends?pool=echo");
+        let late = backends["items"].as_array()?.iter().find(|one| one["name"] == "late")?;
+        (late["nodes"][0]["ejected"] == true).then_some(())
+    });
+
+    let arguments = ["--tcp-echo".to_owned(), format!("127.0.0.1:{late}")];
+    let mut started = Program::start("late", fleet.folder(), program("awe4lb-sample-backends"), arguments);
+    started.ready();
+    document["pools"][0]["backends"].as_array_mut().expect("a list").remove(0);
+    fleet.apply(&document);
+    assert!(echoes(address), "a pool never loses its only backend this way");
+}

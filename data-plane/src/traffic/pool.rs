@@ -140,6 +140,7 @@ impl PoolState {
         let mut book = self.book();
         book.entries = entries(&placed, &book.entries);
         book.placed = placed;
+        book.let_back(self.now());
         self.publish(&book);
     }
 
@@ -240,6 +241,20 @@ impl PoolHandle for PoolState {
 }
 
 impl Book {
+    /// A smaller pool spares fewer: those whose time is over first come back until no more are set aside than may be.
+    fn let_back(&mut self, now: u64) {
+        let most = usize::from(self.placed.pool.outlier.max_ejected_percent) * self.entries.len();
+        loop {
+            let ejected = || self.entries.iter().filter(|entry| entry.passive.is_ejected(now));
+            if ejected().count() * 100 <= most {
+                return;
+            }
+            let next = self.entries.iter_mut().filter(|entry| entry.passive.is_ejected(now));
+            let Some(next) = next.min_by_key(|entry| entry.passive.ejected_until()) else { return };
+            next.passive.success();
+        }
+    }
+
     fn members(&self, now: u64) -> Members {
         let list: Vec<_> = self.entries.iter().map(|entry| entry.member.clone()).collect();
         let view = self
