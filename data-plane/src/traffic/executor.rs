@@ -21,11 +21,10 @@ use super::reactor::Reactor;
 
 /// Runs `main`, and whatever it spawns locally, until `main` ends.
 pub(super) fn run<T>(reactor: &Rc<Reactor>, main: impl Future<Output = T>) -> io::Result<T> {
-    let alarm = Arc::new(Alarm {
-        event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        woken: AtomicBool::new(false),
-        asleep: AtomicBool::new(false),
-    });
+    run_with(&Alarm::new()?, reactor, main)
+}
+
+fn run_with<T>(alarm: &Arc<Alarm>, reactor: &Rc<Reactor>, main: impl Future<Output = T>) -> io::Result<T> {
     reactor.register_input(alarm.event.as_fd())?;
     let waker = Waker::from(alarm.clone());
     let mut cx = Context::from_waker(&waker);
@@ -40,8 +39,10 @@ pub(super) fn run<T>(reactor: &Rc<Reactor>, main: impl Future<Output = T>) -> io
         alarm.asleep.store(true, SeqCst);
         let has_more = alarm.woken.load(SeqCst);
         let waited = reactor.wait(!has_more);
+        // Before anybody is woken by these events: from this thread that takes no event.
         alarm.asleep.store(false, SeqCst);
         waited?;
+        reactor.dispatch();
     }
 }
 
@@ -51,6 +52,16 @@ struct Alarm {
     woken: AtomicBool,
     /// Set before the last look at `woken`: whoever sets `woken` later sees it, and writes.
     asleep: AtomicBool,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            woken: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+        }))
+    }
 }
 
 impl Wake for Alarm {
@@ -92,6 +103,25 @@ mod tests {
         })
         .unwrap();
         other.join().unwrap();
+    }
+
+    /// Each event of a socket once cost a write to our own event, and another wait for it.
+    #[test]
+    fn sockets_wake_their_tasks_without_an_event_of_ours() {
+        let (reactor, alarm) = (Reactor::new().unwrap(), Alarm::new().unwrap());
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let watched = reactor.clone();
+        run_with(&alarm, &reactor, async move {
+            let token = watched.register_input(far.as_fd()).unwrap();
+            for _ in 0..10 {
+                io::Write::write_all(&mut near, b"x").unwrap();
+                std::future::poll_fn(|cx| watched.poll(token, cx, |ready| ready.readable)).await;
+                watched.clear_readable(token);
+            }
+        })
+        .unwrap();
+        let mut written = [0; 8];
+        assert_eq!(rustix::io::read(&alarm.event, &mut written), Err(rustix::io::Errno::AGAIN));
     }
 
     #[test]

@@ -189,22 +189,21 @@ impl Reactor {
         Poll::Pending
     }
 
-    /// Takes events and wakes whom they concern. `may_block`: waits for the first.
+    /// Takes events from the kernel. `may_block`: waits for the first. [`Self::dispatch`] passes them on.
     pub(super) fn wait(&self, may_block: bool) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         events.clear();
         let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let timeout = (!may_block).then_some(&zero);
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
-            Ok(_) => self.dispatch(&events),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
-    fn dispatch(&self, events: &[epoll::Event]) {
-        for event in events {
+    /// Wakes whom the events of the last [`Self::wait`] concern.
+    pub(super) fn dispatch(&self) {
+        for event in self.events.borrow_mut().drain(..) {
             let (data, flags) = (event.data.u64(), event.flags);
             let mut slots = self.slots.borrow_mut();
             let place = (data & u64::from(u32::MAX)) as usize;

@@ -1,6 +1,7 @@
 //! A connected TCP socket on a worker: readiness from the reactor, bytes by plain non-blocking calls.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
@@ -20,30 +21,46 @@ pub(super) struct Socket {
     fd: OwnedFd,
     token: Token,
     reactor: Rc<Reactor>,
+    nagle: Cell<Nagle>,
 }
+
+/// Whether the kernel may hold back a small piece until the one before is acknowledged. It must not, as what a client sent
+/// in one piece goes on in one piece; but a first small piece has none before it, and many connections send no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nagle {
+    Off,
+    /// On, and nothing was sent so far.
+    Untouched,
+    /// On, and one piece was sent.
+    Sent,
+}
+
+/// What fits into one segment of every path (RFC 9293, 3.7.1).
+const ONE_SEGMENT: usize = 536;
 
 impl Socket {
     /// An accepted connection: nothing has arrived yet, but it can be written to.
     pub(super) fn accepted(fd: OwnedFd, reactor: &Rc<Reactor>) -> io::Result<Self> {
-        Self::new(fd, reactor, Ready { writable: true, ..Ready::default() })
+        // NODELAY is inherited from the listening socket.
+        Self::new(fd, reactor, Ready { writable: true, ..Ready::default() }, Nagle::Off)
     }
 
-    /// Starts to connect. NODELAY is set: what a client sent in one piece goes on in one piece.
+    /// Starts to connect.
     pub(super) fn connect(to: SocketAddr, reactor: &Rc<Reactor>) -> io::Result<Self> {
         let family = if to.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
         let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
         let fd = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
-        net::sockopt::set_tcp_nodelay(&fd, true)?;
-        match net::connect(&fd, &to) {
-            Ok(()) => Self::new(fd, reactor, Ready { writable: true, ..Ready::default() }),
-            Err(rustix::io::Errno::INPROGRESS) => Self::new(fd, reactor, Ready::default()),
-            Err(error) => Err(error.into()),
-        }
+        let writable = match net::connect(&fd, &to) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::INPROGRESS) => false,
+            Err(error) => return Err(error.into()),
+        };
+        Self::new(fd, reactor, Ready { writable, ..Ready::default() }, Nagle::Untouched)
     }
 
-    fn new(fd: OwnedFd, reactor: &Rc<Reactor>, ready: Ready) -> io::Result<Self> {
+    fn new(fd: OwnedFd, reactor: &Rc<Reactor>, ready: Ready, nagle: Nagle) -> io::Result<Self> {
         let token = reactor.register(fd.as_fd(), ready)?;
-        Ok(Self { fd, token, reactor: reactor.clone() })
+        Ok(Self { fd, token, reactor: reactor.clone(), nagle: Cell::new(nagle) })
     }
 
     /// Ready when the connection stands, or with the reason why it never will.
@@ -94,6 +111,7 @@ impl Socket {
 
     /// What the socket takes of `bytes`.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.before_send(bytes.len());
         match retry(|| net::send(&self.fd, bytes, SendFlags::NOSIGNAL)) {
             Ok(length) => {
                 if length < bytes.len() {
@@ -113,8 +131,21 @@ impl Socket {
 
     /// Moves bytes out of a pipe.
     pub(super) fn splice_from(&self, pipe: &OwnedFd, most: usize) -> io::Result<usize> {
+        self.before_send(most);
         retry(|| pipe::splice(pipe, None, &self.fd, None, most, FLAGS))
             .map_err(|error| self.not_writable(error))
+    }
+
+    fn before_send(&self, length: usize) {
+        match self.nagle.get() {
+            Nagle::Off => {}
+            Nagle::Untouched if length <= ONE_SEGMENT => self.nagle.set(Nagle::Sent),
+            Nagle::Untouched | Nagle::Sent => {
+                // Should it fail, bytes are late and not lost.
+                let _ = net::sockopt::set_tcp_nodelay(&self.fd, true);
+                self.nagle.set(Nagle::Off);
+            }
+        }
     }
 
     /// No more bytes from us.
@@ -157,5 +188,36 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
             Err(rustix::io::Errno::INTR) => {}
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected() -> (Socket, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = Socket::connect(listener.local_addr().unwrap(), &Reactor::new().unwrap()).unwrap();
+        (socket, listener.accept().unwrap().0)
+    }
+
+    fn is_nodelay(socket: &Socket) -> bool {
+        net::sockopt::tcp_nodelay(&socket.fd).unwrap()
+    }
+
+    #[test]
+    fn only_a_first_small_piece_goes_without_nodelay() {
+        let (socket, _peer) = connected();
+        socket.try_write(&[0; ONE_SEGMENT]).unwrap();
+        assert!(!is_nodelay(&socket), "nothing can hold it back: the option would be a call for nothing");
+        socket.try_write(b"x").unwrap();
+        assert!(is_nodelay(&socket));
+    }
+
+    #[test]
+    fn a_first_piece_of_several_segments_goes_with_nodelay() {
+        let (socket, _peer) = connected();
+        socket.try_write(&[0; ONE_SEGMENT + 1]).unwrap();
+        assert!(is_nodelay(&socket), "its tail would wait for the acknowledgement of its head");
     }
 }
