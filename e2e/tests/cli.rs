@@ -1,11 +1,18 @@
 //! The command line at a real fleet: what it prints, and its exit codes.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use awe4lb_e2e::{fleet::Fleet, free_port, program};
+use awe4lb_e2e::{
+    at, eventually,
+    fleet::Fleet,
+    free_port, program,
+    servers::{Identity, Samples},
+};
 use serde_json::Value;
 
 struct Cli {
@@ -110,6 +117,39 @@ fn from_login_to_history() {
     cli.ok(&["nodes", "drain", "node-2"]);
     cli.ok(&["nodes", "undrain", "node-2"]);
     drop(fleet);
+}
+
+#[test]
+fn what_was_applied_carries_traffic_and_gives_no_key_away() {
+    let (fleet, cli) = fleet_with_cli(2);
+    cli.ok(&["login", "--user", "admin", "--password-file", "password"]);
+    let samples = Samples::start(fleet.folder());
+    Identity::new(&["app.test"]).files(&cli.folder, "app");
+    let port = free_port();
+    let certificate = "certificates:\n  - { name: app, chainFile: app.crt, keyFile: app.key }\n";
+    cli.write("a.yaml", &(document(port, &samples.tcp_echo[0].to_string()) + certificate));
+    cli.ok(&["apply", "--wait", "a.yaml"]);
+    for node in &fleet.nodes {
+        // It waited: no patience is needed here.
+        let mut stream = TcpStream::connect(at(node.ip, port)).expect("every node listens");
+        let mut answer = [0; 4];
+        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut answer)).expect("echoed");
+    }
+    let stats = |more: &[&str]| -> Value {
+        let arguments = [&["stats", "-o", "json"], more].concat();
+        serde_json::from_str(&cli.ok(&arguments)).expect("JSON")
+    };
+    eventually("the bytes show", || (stats(&[])["totals"]["bytesIn"] == 8).then_some(()));
+    assert_eq!(stats(&["--node", "node-1"])["totals"]["bytesIn"], 4);
+
+    let exported = cli.ok(&["export"]);
+    assert!(exported.contains("web") && !exported.contains("PRIVATE KEY"), "{exported}");
+    cli.write("exported.yaml", &exported);
+    assert_eq!(cli.ok(&["diff", "--prune", "exported.yaml"]), "");
+
+    let viewer = cli.ok(&["token", "create", "looks", "--role", "viewer"]);
+    let denied = cli.fails(4, &["--token", viewer.trim(), "apply", "a.yaml"]);
+    assert!(denied.contains("operator"), "it names the role: {denied}");
 }
 
 #[test]

@@ -55,7 +55,9 @@ async fn finish(client: &Client, answer: Value, write: &Write, form: Output) -> 
     if form == Output::Table || form == Output::Wide {
         for change in answer["changes"].as_array().into_iter().flatten() {
             let word = |field: &str| change[field].as_str().unwrap_or_default().to_owned();
-            print(&format!("{} {} {}", word("op"), word("kind"), word("name")));
+            // There is one object `defaults`, and its name says no more than its kind.
+            let name = if word("kind") == "defaults" { String::new() } else { format!(" {}", word("name")) };
+            print(&format!("{} {}{name}", word("op"), word("kind")));
         }
     } else {
         output::value(form, &answer)?;

@@ -108,7 +108,7 @@ impl Auth {
             inner.passwords.is_right(password, stored.as_deref()).await.map_err(Problem::internal)?;
         let Some(row) = row.filter(|_| is_right) else {
             inner.attempts.failed(user, peer, Instant::now());
-            tracing::warn!(user, ?peer, "a wrong user or password");
+            tracing::warn!(user, peer = peer.map(tracing::field::display), "a wrong user or password");
             return Err(Problem::unauthorized("wrong user or password"));
         };
         let role = row.try_get::<String, _>("role")?.parse().map_err(Problem::internal)?;

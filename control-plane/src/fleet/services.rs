@@ -76,11 +76,11 @@ impl Enrolment for Joining {
             Ok::<_, FleetError>(joined)
         };
         let joined = join.await.inspect_err(|error| {
-            tracing::warn!(peer = ?peer, wish, "a machine may not join: {error}");
+            tracing::warn!(peer = peer.map(tracing::field::display), wish, "a machine may not join: {error}");
         })?;
         let name = joined.name.as_str();
         if joined.is_new {
-            tracing::info!(node = name, peer = ?peer, labels = ?joined.labels, "a node joined");
+            tracing::info!(node = name, peer = peer.map(tracing::field::display), labels = ?joined.labels, "a node joined");
         }
         inner.publish_node(name);
         Ok(Response::new(v1::EnrolReply {

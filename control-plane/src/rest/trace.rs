@@ -41,7 +41,7 @@ impl Answers {
 /// Around everything: the id, the log line, and an answer also for a handler that panics.
 pub async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = of_headers(request.headers()).unwrap_or_else(|| hex::encode(rand::random::<[u8; 16]>()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), request.uri().path().replace("/~", ":"));
     let started = Instant::now();
     let mut response = TRACE_ID
         .scope(id.clone(), async move {

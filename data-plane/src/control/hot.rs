@@ -46,7 +46,7 @@ pub enum AdminState {
     Ready,
     /// Keeps its connections and takes no new ones.
     Drain,
-    /// Loses its connections and takes no new ones.
+    /// Takes no new ones, like `Drain`, until a person ends it; what is open is not closed yet.
     Maintenance,
 }
 
@@ -133,15 +133,3 @@ pub trait DataPath: Send + Sync + 'static {
     /// Resolves when all connections ended, or were closed at the deadline.
     fn drain<'a>(&'a self, deadline: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
-
-/// With what the hot half starts.
-#[derive(Debug, Clone, Copy)]
-pub struct StartOptions {
-    /// Worker threads, at least 1.
-    pub threads: usize,
-    /// Replaces the wildcard in binds.
-    pub bind_address: Option<IpAddr>,
-}
-
-/// Starts the hot half.
-pub type Start = fn(StartOptions) -> anyhow::Result<Arc<dyn DataPath>>;
