@@ -6,6 +6,7 @@ mod shape;
 use std::{fs, path::Path};
 
 use awe4lb_data_plane::control::cache::{Overlays, Rejections, Snapshot, StoredResource};
+use awe4lb_engine::proxy_protocol::{Outgoing, Ssl, Tlv, Version};
 use awe4lb_model::{
     document::{self, Format},
     placed::number_locally,
@@ -109,7 +110,82 @@ fn main() {
         put("client_hello", name, &[&records(&hello, hello.len())]);
         put("client_hello", &format!("{name}-in-records"), &[&records(&hello, 40)]);
     }
+
+    for (name, header) in proxy_headers() {
+        put("proxy_protocol", name, &[&header, b"rest"]);
+    }
+    for (name, message) in PREAMBLES {
+        put("preamble", name, &[message]);
+    }
 }
+
+/// Of both versions and families, with every value that has a variant of its own.
+fn proxy_headers() -> Vec<(&'static str, Vec<u8>)> {
+    let v4 = "192.0.2.1:40000".parse().expect("an address");
+    let v6 = "[2001:db8::7]:443".parse().expect("an address");
+    let ssl = Ssl {
+        is_tls: true,
+        certificate_on_connection: true,
+        certificate_in_session: true,
+        verified: true,
+        version: Some("TLSv1.3"),
+        common_name: Some("alice"),
+        cipher: Some("TLS_AES_256_GCM_SHA384"),
+        signature_algorithm: Some("RSA-SHA256"),
+        key_algorithm: Some("RSA2048"),
+    };
+    let all = [
+        Tlv::Alpn(b"h2"),
+        Tlv::Authority("app.example.com"),
+        Tlv::UniqueId(b"0123456789abcdef"),
+        Tlv::Ssl(ssl),
+        Tlv::Netns("blue"),
+        Tlv::Other { kind: 0xea, value: b"\x01vpce-1" },
+        Tlv::Other { kind: 0x04, value: b"" },
+    ];
+    let with_checksum = [Tlv::Crc32c, Tlv::Alpn(b"h2")];
+    let plain = Outgoing {
+        version: Version::V2,
+        is_local: false,
+        is_datagram: false,
+        source: v4,
+        destination: v4,
+        tlvs: &all,
+    };
+    let headers = [
+        ("line4", Outgoing { version: Version::V1, ..plain }),
+        ("line6", Outgoing { version: Version::V1, source: v6, ..plain }),
+        ("unknown", Outgoing { version: Version::V1, is_datagram: true, ..plain }),
+        ("v4", plain),
+        ("v6", Outgoing { destination: v6, tlvs: &with_checksum, ..plain }),
+        ("udp", Outgoing { is_datagram: true, tlvs: &[], ..plain }),
+        ("local", Outgoing { is_local: true, tlvs: &with_checksum, ..plain }),
+    ];
+    let written = |header: &Outgoing<'_>| {
+        let mut bytes = Vec::new();
+        header.write(&mut bytes);
+        bytes
+    };
+    headers.iter().map(|(name, header)| (*name, written(header))).collect()
+}
+
+/// As the target `preamble` tells them apart.
+const PREAMBLES: [(&str, &[u8]); 14] = [
+    ("ssl-request", b"p\0\0\0\x08\x04\xd2\x16\x2f"),
+    ("gssenc-request", b"p\0\0\0\x08\x04\xd2\x16\x30"),
+    ("cancel", b"p\0\0\0\x10\x04\xd2\x16\x2e\0\0\x66\xb8\xed\xf5\xde\xaa"),
+    ("startup", b"p\0\0\0\x21\0\x03\0\0user\0alice\0database\0app\0\0"),
+    ("postgres-yes", b"PS"),
+    ("postgres-no", b"PN"),
+    ("start-tls", b"l\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"),
+    ("start-tls-control", b"l\x30\x26\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037\xa0\x07\x30\x05\x04\x031.2"),
+    ("start-tls-long", b"l\x30\x84\0\0\0\x25\x02\x01\x01\x77\x84\0\0\0\x1c\x80\x84\0\0\0\x161.3.6.1.4.1.1466.20037"),
+    ("bind", b"l\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\0\x80\0"),
+    ("ldap-yes", b"L\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\0\x04\0\x04\0"),
+    ("ldap-no", b"L\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\0\x04\0"),
+    ("greeting", b"k\x07R\0\0\0\x08\0\0\0\0S\0\0\0\x15TimeZone\0Etc/UTC\0K\0\0\0\x0c\0\0\x66\xb8\xed\xf5\xde\xaaZ\0\0\0\x05I"),
+    ("greeting-3.2", b"k\x03v\0\0\0\x0c\0\x03\0\x02\0\0\0\0K\0\0\0\x10\0\0\0\x07keykeyke"),
+];
 
 fn program(message: &[u8]) -> Vec<u8> {
     let program = shape::take_apart(message).expect("a message");

@@ -45,13 +45,59 @@ impl std::fmt::Debug for ServerName {
     }
 }
 
+/// The application protocols that a client offers (RFC 7301).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Alpn {
+    /// Names with their lengths before them, as they were sent.
+    bytes: [u8; 255],
+    length: u8,
+}
+
+impl Alpn {
+    /// None are offered.
+    pub const EMPTY: Self = Self { bytes: [0; 255], length: 0 };
+
+    /// Names with their lengths before them. Of a list that is longer than any sensible one, what comes first.
+    pub fn of_list(list: &[u8]) -> Self {
+        let mut alpn = Self::EMPTY;
+        let mut end = 0;
+        while let Some(length) = list.get(end) {
+            let next = end + 1 + usize::from(*length);
+            if next > list.len().min(alpn.bytes.len()) {
+                break;
+            }
+            end = next;
+        }
+        alpn.bytes[..end].copy_from_slice(&list[..end]);
+        alpn.length = end as u8;
+        alpn
+    }
+
+    /// In the order of the client's preference.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut reader = Reader(&self.bytes[..usize::from(self.length)]);
+        std::iter::from_fn(move || reader.vector8())
+    }
+
+    /// Whether this one is offered.
+    pub fn offers(&self, protocol: &str) -> bool {
+        self.iter().any(|offered| offered == protocol.as_bytes())
+    }
+}
+
+impl std::fmt::Debug for Alpn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter().map(String::from_utf8_lossy)).finish()
+    }
+}
+
 /// What a hello says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHello {
     /// `None`: no server name, or one that is no host name.
     pub server_name: Option<ServerName>,
-    /// Whether application protocols are offered.
-    pub offers_alpn: bool,
+    /// What the client would speak.
+    pub alpn: Alpn,
 }
 
 /// What the bytes so far are.
@@ -168,7 +214,7 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
         return None;
     }
     reader.vector8()?; // legacy_compression_methods
-    let mut hello = ClientHello { server_name: None, offers_alpn: false };
+    let mut hello = ClientHello { server_name: None, alpn: Alpn::EMPTY };
     if reader.0.is_empty() {
         return Some(hello); // TLS 1.2 without extensions
     }
@@ -187,7 +233,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
                 seen_name = true;
                 hello.server_name = ServerName::new(server_name(data)?);
             }
-            ALPN => hello.offers_alpn = true,
+            ALPN if hello.alpn != Alpn::EMPTY => return None,
+            ALPN => hello.alpn = Alpn::of_list(protocols(data)?),
             _ => {}
         }
     }
@@ -204,6 +251,19 @@ fn server_name(data: &[u8]) -> Option<&[u8]> {
     let kind = list.take(1)?[0];
     let name = list.vector16()?;
     (kind == 0 && list.0.is_empty()).then_some(name)
+}
+
+/// ProtocolNameList: names of at least one byte.
+fn protocols(data: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader(data);
+    let list = reader.vector16()?;
+    let mut names = Reader(list);
+    while !names.0.is_empty() {
+        if names.vector8()?.is_empty() {
+            return None;
+        }
+    }
+    (reader.0.is_empty() && !list.is_empty()).then_some(list)
 }
 
 struct Reader<'a>(&'a [u8]);

@@ -6,4 +6,6 @@ pub mod balance;
 pub mod client_hello;
 pub mod flows;
 pub mod health;
+pub mod preamble;
+pub mod proxy_protocol;
 pub mod route;

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod certificate;
+mod check;
 pub mod config;
 pub mod document;
 pub mod listener;
@@ -16,9 +17,10 @@ pub mod rule;
 
 pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
 pub use certificate::Certificate;
+pub use check::*;
 pub use config::{Config, Defaults};
 pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
 pub use name::{Name, NameError};
 pub use pool::{Backend, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, WhenAllDown};
 pub use reason::{EndReason, Side};
-pub use rule::{Match, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};
+pub use rule::{Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};

@@ -15,23 +15,90 @@ pub struct Rule {
     pub action: RuleAction,
     /// Whether TLS is terminated here or passed on untouched. `Passthrough` on a listener without `tls`.
     pub tls: TlsMode,
+    /// Of a split: a client stays on its side, by its address, on every node the same.
+    pub sticky: bool,
 }
+
+/// Conditions inside conditions: more levels than this are refused.
+pub const MAX_MATCH_DEPTH: usize = 8;
 
 /// Conditions: the fields are ANDed, the items of one field are ORed, an empty field holds always.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
     /// Server names of the ClientHello.
     pub sni: Vec<SniPattern>,
+    /// Application protocols of the ClientHello: one that the client offers.
+    pub alpn: Vec<Box<str>>,
+    /// Whether the client speaks TLS.
+    pub tls: Option<bool>,
     /// The client's address (behind a PROXY header, once that is spoken).
     pub client: Vec<IpNet>,
     /// The address of the socket's peer.
     pub peer: Vec<IpNet>,
+    /// The port of the listener that the client came to.
+    pub port: Vec<PortRange>,
+    /// At least one of these holds.
+    pub any: Vec<Match>,
+    /// All of these hold.
+    pub all: Vec<Match>,
+    /// None of these holds.
+    pub not: Vec<Match>,
 }
 
 impl Match {
     /// True for the catch-all.
     pub fn is_empty(&self) -> bool {
-        self.sni.is_empty() && self.client.is_empty() && self.peer.is_empty()
+        self.client.is_empty()
+            && self.peer.is_empty()
+            && self.port.is_empty()
+            && !self.asks_hello_itself()
+            && self.parts().next().is_none()
+    }
+
+    /// Whether the client's first bytes must be seen to tell whether this holds.
+    pub fn needs_client_hello(&self) -> bool {
+        self.asks_hello_itself() || self.parts().any(Self::needs_client_hello)
+    }
+
+    /// Whether it asks for what UDP has not: names, protocols, TLS.
+    fn asks_hello_itself(&self) -> bool {
+        !self.sni.is_empty() || !self.alpn.is_empty() || self.tls.is_some()
+    }
+
+    /// How many levels of conditions there are inside each other.
+    pub fn depth(&self) -> usize {
+        1 + self.parts().map(Self::depth).max().unwrap_or(0)
+    }
+
+    /// The conditions inside this one.
+    pub fn parts(&self) -> impl Iterator<Item = &Self> {
+        self.any.iter().chain(&self.all).chain(&self.not)
+    }
+}
+
+/// Ports from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest, not below `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether the port is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
     }
 }
 
@@ -42,6 +109,37 @@ pub enum SniPattern {
     Exact(Box<str>),
     /// `*.example.com`, stored as `example.com`: one or more labels before it.
     Wildcard(Box<str>),
+    /// Names that begin so.
+    Prefix(Box<str>),
+    /// Names that end so.
+    Suffix(Box<str>),
+    /// Names that the whole of this expression describes; checked to compile.
+    Regex(Box<str>),
+    /// TLS without a server name (or with one that is no host name).
+    None,
+}
+
+/// The longest expression for names.
+pub const MAX_REGEX_BYTES: usize = 256;
+
+/// What an expression may compile to, in bytes: enough for names, and what it costs to build and to ask stays bounded.
+const MAX_PROGRAM_BYTES: usize = 16 * 1024;
+
+/// Compiles a [`SniPattern::Regex`]: it describes the whole name, in linear time, in ASCII.
+pub fn sni_regex(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
+    if pattern.len() > MAX_REGEX_BYTES {
+        return Err(regex::Error::CompiledTooBig(MAX_PROGRAM_BYTES));
+    }
+    let compile = |pattern: &str| {
+        regex::bytes::RegexBuilder::new(pattern)
+            .unicode(false)
+            .case_insensitive(true)
+            .size_limit(MAX_PROGRAM_BYTES)
+            .build()
+    };
+    // Alone first: `a)|(b` would become well-formed by what is put around it.
+    compile(pattern)?;
+    compile(&format!("^(?:{pattern})$"))
 }
 
 /// What becomes of a connection.

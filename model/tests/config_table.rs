@@ -31,6 +31,16 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/tls/alpn", "[h2, http/1.1]"),
     ("/listeners/*/rules/*/name", "app"),
     ("/listeners/*/rules/*/match/sni", r#"[app.example.com, "*.app.example.com"]"#),
+    ("/listeners/*/rules/*/match/sni/*/prefix", "app-"),
+    ("/listeners/*/rules/*/match/sni/*/suffix", ".internal"),
+    ("/listeners/*/rules/*/match/sni/*/regex", "'^c[0-9]+$'"),
+    ("/listeners/*/rules/*/match/alpn", "[h2, http/1.1]"),
+    ("/listeners/*/rules/*/match/tls", "false"),
+    ("/listeners/*/rules/*/match/port", "[443, 8000-8099]"),
+    ("/listeners/*/rules/*/match/any", "[{ sni: app.example.com }, { client: 10.0.0.0/8 }]"),
+    ("/listeners/*/rules/*/match/all", "[{ alpn: h2 }, { not: { port: 8443 } }]"),
+    ("/listeners/*/rules/*/match/not", "{ client: 10.0.0.0/8 }"),
+    ("/listeners/*/rules/*/sticky", "client"),
     ("/listeners/*/rules/*/match/client", "[10.0.0.0/8, 2001:db8::/32]"),
     ("/listeners/*/rules/*/match/peer", "192.0.2.7"),
     ("/listeners/*/rules/*/pool", "app"),
@@ -183,7 +193,10 @@ fn base(pointer: &str) -> Value {
         document["pools"][0]["healthCheck"] = json!({ "type": "tcp" });
     }
     let rule = document["listeners"][0]["rules"][0].as_object_mut().expect("a rule");
-    if pointer.contains("/split") {
+    if pointer.contains("/sni/*/") {
+        rule.insert("match".to_owned(), json!({ "sni": [{}] }));
+    }
+    if pointer.contains("/split") || pointer.ends_with("/sticky") {
         rule.remove("pool");
         let half = |pool: &str| json!({ "pool": pool, "weight": 1 });
         rule.insert("split".to_owned(), json!([half("app"), half("blue")]));

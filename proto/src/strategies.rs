@@ -4,8 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
     Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost, Certificate, Connect, HashOn,
-    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, Protocol, Rule, RuleAction,
-    SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, Rule,
+    RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -25,9 +25,15 @@ fn prefix() -> impl Strategy<Value = IpNet> {
 }
 
 fn sni() -> impl Strategy<Value = SniPattern> {
-    ("[a-z0-9]{1,9}(\\.[a-z0-9]{1,9}){0,3}", any::<bool>()).prop_map(|(name, wildcard)| {
-        if wildcard { SniPattern::Wildcard(name.into()) } else { SniPattern::Exact(name.into()) }
-    })
+    let name = "[a-z0-9]{1,9}(\\.[a-z0-9]{1,9}){0,3}";
+    let described = (name, 0..5).prop_map(|(name, kind)| match kind {
+        0 => SniPattern::Wildcard(name.into()),
+        1 => SniPattern::Prefix(name.into()),
+        2 => SniPattern::Suffix(name.into()),
+        3 => SniPattern::Regex(format!("[0-9]+{name}").into()),
+        _ => SniPattern::None,
+    });
+    prop_oneof![name.prop_map(|name| SniPattern::Exact(name.into())), described]
 }
 
 fn action(pool: &'static [&'static str]) -> impl Strategy<Value = RuleAction> {
@@ -41,14 +47,38 @@ fn action(pool: &'static [&'static str]) -> impl Strategy<Value = RuleAction> {
 }
 
 fn rule() -> impl Strategy<Value = (Number, Rule)> {
-    let matches = (vec(sni(), 0..3), vec(prefix(), 0..3), vec(prefix(), 0..3))
-        .prop_map(|(sni, client, peer)| Match { sni, client, peer });
-    (1u64.., name(), matches, action(&["p0", "p1"]), any::<bool>()).prop_map(
-        |(number, name, matches, action, terminate)| {
-            let tls = if terminate { TlsMode::Terminate } else { TlsMode::Passthrough };
-            (Number(number), Rule { name, matches, action, tls })
-        },
-    )
+    let rest = (action(&["p0", "p1"]), any::<bool>(), any::<bool>());
+    (1u64.., name(), conditions(), rest).prop_map(|(number, name, matches, (action, terminate, sticky))| {
+        let tls = if terminate { TlsMode::Terminate } else { TlsMode::Passthrough };
+        (Number(number), Rule { name, matches, action, tls, sticky })
+    })
+}
+
+/// Conditions, up to two levels inside each other.
+fn conditions() -> impl Strategy<Value = Match> {
+    let port = (1u16.., any::<u16>())
+        .prop_map(|(first, more)| PortRange { first, last: first.saturating_add(more) });
+    let alpn = vec("[a-z0-9/.]{1,8}".prop_map(String::into_boxed_str), 0..2);
+    let addresses = (vec(prefix(), 0..3), vec(prefix(), 0..3));
+    let flat = (vec(sni(), 0..3), alpn, option::of(any::<bool>()), addresses, vec(port, 0..2));
+    let flat = flat.prop_map(|(sni, alpn, tls, (client, peer), port)| Match {
+        sni,
+        alpn,
+        tls,
+        client,
+        peer,
+        port,
+        ..Match::default()
+    });
+    flat.prop_recursive(2, 6, 2, |inner| {
+        let parts = || vec(inner.clone(), 0..2);
+        (inner.clone(), parts(), parts(), parts()).prop_map(|(flat, any, all, not)| Match {
+            any,
+            all,
+            not,
+            ..flat
+        })
+    })
 }
 
 fn tls() -> impl Strategy<Value = TlsSettings> {

@@ -55,6 +55,8 @@ pub(super) struct ListenerRun {
 pub(super) struct RuleRun {
     pub(super) number: Number,
     pub(super) terminate: bool,
+    /// Of a split by client: the rule's name, which is what sides are made of.
+    pub(super) sticky: Option<Name>,
     /// Pools with their weights; empty: reject.
     pub(super) targets: Vec<(u32, Arc<PoolState>)>,
 }
@@ -138,7 +140,12 @@ fn listener(
                 .collect::<Result<_, String>>()?,
             RuleAction::Reject => Vec::new(),
         };
-        rules.push(RuleRun { number: *number, terminate: rule.tls == TlsMode::Terminate, targets });
+        rules.push(RuleRun {
+            number: *number,
+            terminate: rule.tls == TlsMode::Terminate,
+            sticky: rule.sticky.then(|| rule.name.clone()),
+            targets,
+        });
     }
     let tls = listener.tls.as_ref().map(|settings| tls::server_config(settings, keys)).transpose()?;
     Ok(ListenerRun {

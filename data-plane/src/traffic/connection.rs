@@ -13,7 +13,7 @@ use std::{
 };
 
 use awe4lb_engine::{
-    client_hello::{ServerName, Sniff, sniff},
+    client_hello::{Alpn, ClientHello, ServerName, Sniff, sniff},
     route::Facts,
 };
 use awe4lb_model::EndReason;
@@ -65,22 +65,17 @@ async fn route(
     listener: &Rc<LocalListener>,
     ending: &Ending,
 ) -> EndReason {
-    let (mut first, mut server_name, mut is_tls) = (Vec::new(), None, false);
-    let mut deadline = None;
+    let (mut first, mut hello, mut deadline) = (Vec::new(), None, None);
     if listener.run.table.needs_client_hello() {
         let timer = worker.timers().arm(listener.run.timeouts.handshake);
         match read_hello(worker, &client.socket, &mut first, &timer).await {
-            Ok(name) => (server_name, is_tls) = (name.flatten(), name.is_some()),
+            Ok(read) => hello = read,
             Err(reason) => return reason,
         }
         deadline = Some(timer);
     }
-    let facts = Facts {
-        client: client.address.ip(),
-        peer: client.address.ip(),
-        server_name: server_name.as_ref().map(ServerName::as_str),
-    };
-    let rule = listener.run.table.route(&facts);
+    let (is_tls, server_name) = (hello.is_some(), hello.and_then(|hello| hello.server_name));
+    let rule = find_rule(client, listener, hello);
     let Some((rule, run)) = rule.and_then(|at| Some((listener.rules.get(at)?, listener.run.rules.get(at)?)))
     else {
         refuse(&client.socket, is_tls);
@@ -88,7 +83,7 @@ async fn route(
     };
     let _open = Open::new(&rule.counters);
     ending.also(&rule.counters);
-    let target = rule.target(&mut worker.rng()).cloned();
+    let target = rule.target(client.address.ip(), &mut worker.rng()).cloned();
     let Some(pool) = target else {
         refuse(&client.socket, is_tls);
         return EndReason::RuleReject;
@@ -97,7 +92,7 @@ async fn route(
     ending.also(&pool.counters);
     let hashable = Hashable {
         client: client.address,
-        server_name: facts.server_name,
+        server_name: server_name.as_ref().map(ServerName::as_str),
         listener: listener.run.name.as_str(),
     };
     let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending };
@@ -112,6 +107,19 @@ async fn route(
             path.forward(first, is_tls).await
         }
     }
+}
+
+/// Takes what was read by value: it is too large to be kept for as long as the connection lasts.
+fn find_rule(client: &Client, listener: &LocalListener, hello: Option<ClientHello>) -> Option<usize> {
+    let address = client.address.ip();
+    listener.run.table.route(&Facts {
+        client: address,
+        peer: address,
+        port: client.listener_port,
+        is_tls: hello.is_some(),
+        server_name: hello.as_ref().and_then(|hello| hello.server_name.as_ref()).map(ServerName::as_str),
+        alpn: hello.as_ref().map_or(&Alpn::EMPTY, |hello| &hello.alpn),
+    })
 }
 
 /// A routed connection.
@@ -185,17 +193,17 @@ impl Path<'_> {
     }
 }
 
-/// Reads until it is clear what the client speaks. `None`: not TLS. `Some(None)`: TLS without a name.
+/// Reads until it is clear what the client speaks. `None`: not TLS.
 async fn read_hello(
     worker: &Rc<Worker>,
     socket: &Socket,
     first: &mut Vec<u8>,
     deadline: &Timer,
-) -> Result<Option<Option<ServerName>>, EndReason> {
+) -> Result<Option<ClientHello>, EndReason> {
     loop {
         match sniff(first) {
             Sniff::NeedMore => {}
-            Sniff::Hello(hello) => return Ok(Some(hello.server_name)),
+            Sniff::Hello(hello) => return Ok(Some(hello)),
             Sniff::NotTls => return Ok(None),
             Sniff::Malformed | Sniff::TooLarge => return Err(EndReason::BadClientHello),
         }

@@ -8,8 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use awe4lb_engine::balance::{NoCandidate, Request, Turns};
-use awe4lb_model::{EndReason, HashOn};
+use awe4lb_engine::{
+    balance::{NoCandidate, Request, Turns},
+    route,
+};
+use awe4lb_model::{EndReason, HashOn, Name};
 use rand::{RngCore, rngs::SmallRng};
 
 use super::{
@@ -36,6 +39,7 @@ pub(super) struct LocalListener {
 pub(super) struct LocalRule {
     pub(super) counters: Arc<Counters>,
     targets: Vec<(u32, Rc<LocalPool>)>,
+    sticky: Option<Name>,
 }
 
 /// A pool and this worker's counters and turns of it.
@@ -92,6 +96,7 @@ impl LocalSnapshot {
                     .iter()
                     .map(|rule| LocalRule {
                         counters: table.of(rule.number),
+                        sticky: rule.sticky.clone(),
                         targets: rule
                             .targets
                             .iter()
@@ -115,15 +120,16 @@ impl LocalSnapshot {
 
 impl LocalRule {
     /// Which pool; `None`: reject.
-    pub(super) fn target(&self, rng: &mut SmallRng) -> Option<&Rc<LocalPool>> {
+    pub(super) fn target(&self, client: IpAddr, rng: &mut SmallRng) -> Option<&Rc<LocalPool>> {
         match self.targets.as_slice() {
             [] => None,
             [(_, only)] => Some(only),
             several => {
-                let side = awe4lb_engine::route::choose_split(
-                    several.iter().map(|(weight, _)| *weight),
-                    rng.next_u64(),
-                )?;
+                let random = match &self.sticky {
+                    Some(rule) => route::sticky_side(rule.as_str(), client),
+                    None => rng.next_u64(),
+                };
+                let side = route::choose_split(several.iter().map(|(weight, _)| *weight), random)?;
                 several.get(side).map(|(_, pool)| pool)
             }
         }

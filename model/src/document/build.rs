@@ -12,9 +12,11 @@ use super::{
 };
 use crate::{
     Backend, Balance, Certificate, Connect, Defaults, HashOn, HealthCheck, Limits, Listener, Match,
-    MinTlsVersion, Name, Outlier, Pool, Protocol, Rule, RuleAction, SplitTarget, TcpTimeouts, TlsMode,
-    TlsSettings, UdpSettings, WhenAllDown,
+    MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, Rule, RuleAction, SniPattern, SplitTarget,
+    TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
+
+use crate::rule::MAX_MATCH_DEPTH;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -176,8 +178,17 @@ fn rule(
     found: &mut Findings,
 ) -> Option<Rule> {
     let matches = node.field("match").map(conditions).unwrap_or_default();
-    if protocol == Protocol::Udp && !matches.sni.is_empty() {
-        found.error(path, node, "conflict", "a UDP listener cannot match server names");
+    if protocol == Protocol::Udp && matches.needs_client_hello() {
+        found.error(path, node, "conflict", "a UDP listener cannot match by what a TLS client says first");
+    }
+    if matches.depth() > MAX_MATCH_DEPTH {
+        let detail = format!("conditions are at most {MAX_MATCH_DEPTH} levels deep");
+        found.error(&Path::Field(path, "match"), node, "too-deep", detail);
+    }
+    if let Some(sticky) = node.field("sticky")
+        && node.field("split").is_none()
+    {
+        found.error(&Path::Field(path, "sticky"), sticky, "conflict", "only a split has sides to stay on");
     }
     let actions: Vec<&str> =
         ["pool", "split", "reject"].into_iter().filter(|action| node.field(action).is_some()).collect();
@@ -208,17 +219,48 @@ fn rule(
         (Some("terminate") | None, true) => TlsMode::Terminate,
         _ => TlsMode::Passthrough,
     };
-    Some(Rule { name: name(node, "name")?, matches, action, tls })
+    Some(Rule { name: name(node, "name")?, matches, action, tls, sticky: text(node, "sticky").is_some() })
 }
 
 fn conditions(node: &Node) -> Match {
     let prefixes = |field| {
         one_or_many(node.field(field)).filter_map(|item| scalars::prefix(item.as_text()?).ok()).collect()
     };
+    let parts = |field| one_or_many(node.field(field)).map(conditions).collect();
     Match {
-        sni: one_or_many(node.field("sni")).filter_map(|item| scalars::sni(item.as_text()?).ok()).collect(),
+        sni: one_or_many(node.field("sni")).filter_map(sni).collect(),
+        alpn: one_or_many(node.field("alpn")).filter_map(|item| Some(item.as_text()?.into())).collect(),
+        tls: match node.field("tls").map(|node| &node.kind) {
+            Some(NodeKind::Bool(wanted)) => Some(*wanted),
+            _ => None,
+        },
         client: prefixes("client"),
         peer: prefixes("peer"),
+        port: one_or_many(node.field("port")).filter_map(port_range).collect(),
+        any: parts("any"),
+        all: parts("all"),
+        not: parts("not"),
+    }
+}
+
+fn sni(node: &Node) -> Option<SniPattern> {
+    if let Some(text) = node.as_text() {
+        return scalars::sni(text).ok();
+    }
+    let part = |field| text(node, field).and_then(|text| scalars::name_part(text).ok());
+    part("prefix")
+        .map(SniPattern::Prefix)
+        .or_else(|| part("suffix").map(SniPattern::Suffix))
+        .or_else(|| Some(SniPattern::Regex(text(node, "regex")?.into())))
+}
+
+fn port_range(node: &Node) -> Option<PortRange> {
+    match node.kind {
+        NodeKind::Integer(port) => {
+            let port = u16::try_from(port).ok()?;
+            Some(PortRange { first: port, last: port })
+        }
+        _ => scalars::ports(node.as_text()?).ok(),
     }
 }
 

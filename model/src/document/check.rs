@@ -2,7 +2,7 @@
 
 use super::{
     scalars,
-    spec::{FieldSpec, Kind, ObjectSpec},
+    spec::{FieldSpec, Kind, ObjectSpec, SNI},
     tree::{Node, NodeKind},
     violation::{Path, Violation, nearest},
 };
@@ -95,6 +95,19 @@ fn check(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation>) {
             _ => integer(node, path, 1, *max, out),
         },
         Kind::DurationLimit if node.as_text() == Some("unlimited") => {}
+        Kind::Bool => {
+            if !matches!(node.kind, NodeKind::Bool(_)) {
+                out.push(wrong_type(node, path, "true or false"));
+            }
+        }
+        Kind::Ports if matches!(node.kind, NodeKind::Integer(_)) => integer(node, path, 1, 65_535, out),
+        Kind::Sni if matches!(node.kind, NodeKind::Object(_)) => {
+            check_object(node, &SNI, path, out);
+            if !matches!(&node.kind, NodeKind::Object(entries) if entries.len() == 1) {
+                let detail = "write one of \"prefix\", \"suffix\" and \"regex\"".to_owned();
+                out.push(bad(node, path, detail));
+            }
+        }
         _ => check_text(node, kind, path, out),
     }
 }
@@ -114,6 +127,9 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
         Kind::BackendAddress => scalars::backend_address(text).map(drop),
         Kind::Prefix => scalars::prefix(text).map(drop),
         Kind::Sni => scalars::sni(text).map(drop),
+        Kind::NamePart => scalars::name_part(text).map(drop),
+        Kind::Regex => scalars::regex(text).map(drop),
+        Kind::Ports => scalars::ports(text).map(drop),
         Kind::Pem(label) => scalars::pem(text, label),
         Kind::Word { words, later } => return word(node, text, words, later, path, out),
         Kind::Text => match text.len() {
@@ -122,7 +138,7 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
             _ => Err("this text is longer than 4096 bytes".to_owned()),
         },
         Kind::Object(_) | Kind::List(_) | Kind::OneOrMany(_) | Kind::Empty | Kind::Labels => Ok(()),
-        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Constant(_) => Ok(()),
+        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Constant(_) | Kind::Bool => Ok(()),
     };
     if let Err(detail) = result {
         out.push(bad(node, path, detail));

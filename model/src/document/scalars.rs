@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{BackendAddress, BackendHost, BindAddress, BindHost, SniPattern};
+use crate::{BackendAddress, BackendHost, BindAddress, BindHost, PortRange, SniPattern, rule::sni_regex};
 
 /// `500ms`, `5s`, `10m`, `1h`, `30d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -106,8 +106,37 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// `app.example.com` or `*.example.com`.
+/// `443`, or `8000-8099`.
+pub fn ports(text: &str) -> Result<PortRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(0), _) => Err("port 0 has no meaning here".to_owned()),
+        (Ok(first), Ok(last)) if first <= last => Ok(PortRange { first, last }),
+        _ => Err(format!("{text:?} is no port and no range of ports: write 443 or 8000-8099")),
+    }
+}
+
+/// What a name begins or ends with.
+pub fn name_part(text: &str) -> Result<Box<str>, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if (1..=253).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_ascii_lowercase().into())
+    } else {
+        Err(format!("{text:?} is no part of a server name"))
+    }
+}
+
+/// An expression for whole names.
+pub fn regex(text: &str) -> Result<Box<str>, String> {
+    sni_regex(text).map_err(|error| format!("{text:?} is no expression: {error}"))?;
+    Ok(text.into())
+}
+
+/// `app.example.com`, `*.example.com`, or the word `none`: TLS without a name.
 pub fn sni(text: &str) -> Result<SniPattern, String> {
+    if text == "none" {
+        return Ok(SniPattern::None);
+    }
     let wrong = || format!("{text:?} is no server name: write app.example.com or *.example.com");
     match text.strip_prefix("*.") {
         Some(rest) => Ok(SniPattern::Wildcard(host_name(rest).ok_or_else(wrong)?.into())),

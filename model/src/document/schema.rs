@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{DOCUMENT, Kind, ObjectSpec};
+use super::spec::{DOCUMENT, Kind, ObjectSpec, SNI};
 
 /// One row of the table of fields.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -50,8 +50,12 @@ fn walk(spec: &ObjectSpec, parent: &str, out: &mut Vec<FieldDoc>) {
             doc: field.doc.to_owned(),
         });
         match field.kind {
-            Kind::Object(inner) => walk(inner, &pointer, out),
-            Kind::List(Kind::Object(inner)) => walk(inner, &format!("{pointer}/*"), out),
+            // Conditions inside conditions have the same fields again.
+            Kind::Object(inner) if inner.name != spec.name => walk(inner, &pointer, out),
+            Kind::List(Kind::Object(inner)) if inner.name != spec.name => {
+                walk(inner, &format!("{pointer}/*"), out);
+            }
+            Kind::OneOrMany(Kind::Sni) => walk(&SNI, &format!("{pointer}/*"), out),
             _ => {}
         }
     }
@@ -72,6 +76,10 @@ fn words(kind: &Kind) -> String {
         Kind::BackendAddress => "host:port".to_owned(),
         Kind::Prefix => "prefix".to_owned(),
         Kind::Sni => "server name".to_owned(),
+        Kind::NamePart => "part of a server name".to_owned(),
+        Kind::Regex => "expression".to_owned(),
+        Kind::Ports => "port or range".to_owned(),
+        Kind::Bool => "true or false".to_owned(),
         Kind::Pem(_) => "PEM".to_owned(),
         Kind::Object(_) => "object".to_owned(),
         Kind::List(item) => format!("list of {}", words(item)),
@@ -112,9 +120,22 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
     const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";
     match kind {
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" }),
-        Kind::Text | Kind::Bind | Kind::BackendAddress | Kind::Prefix | Kind::Sni | Kind::Pem(_) => {
-            json!({ "type": "string" })
+        Kind::Text
+        | Kind::Bind
+        | Kind::BackendAddress
+        | Kind::Prefix
+        | Kind::NamePart
+        | Kind::Regex
+        | Kind::Pem(_) => json!({ "type": "string" }),
+        Kind::Sni => {
+            define(&SNI, definitions);
+            json!({ "oneOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", SNI.name) }] })
         }
+        Kind::Ports => json!({ "oneOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65_535 },
+            { "type": "string", "pattern": "^[0-9]+(-[0-9]+)?$" },
+        ] }),
+        Kind::Bool => json!({ "type": "boolean" }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Constant(value) => json!({ "const": value }),
         Kind::Limit { max } => {

@@ -25,7 +25,14 @@ pub(super) enum Kind {
     Bind,
     BackendAddress,
     Prefix,
+    /// A name, or an object that says what names look like.
     Sni,
+    /// The start or the end of a name.
+    NamePart,
+    Regex,
+    /// A port, or a range of ports as text.
+    Ports,
+    Bool,
     /// PEM with a block whose label ends so.
     Pem(&'static str),
     Object(&'static ObjectSpec),
@@ -156,18 +163,56 @@ pub(super) static RULE: ObjectSpec = ObjectSpec {
             "\"terminate\" when the listener has `tls`, else \"passthrough\"",
             "Whether TLS ends here.",
         ),
+        field(
+            "sticky",
+            Kind::Word { words: &["client"], later: &[] },
+            "",
+            "Of a split: a client stays on its side, by its address.",
+        ),
     ],
-    later: &["mirror", "sticky"],
+    later: &["mirror"],
 };
 
 pub(super) static MATCH: ObjectSpec = ObjectSpec {
     name: "match",
     fields: &[
-        field("sni", Kind::OneOrMany(&Kind::Sni), "[]", "Server names: exact, or `*.example.com`."),
+        field(
+            "sni",
+            Kind::OneOrMany(&Kind::Sni),
+            "[]",
+            "Server names: exact, `*.example.com`, `none`, or an object with `prefix`, `suffix` or `regex`.",
+        ),
+        field(
+            "alpn",
+            Kind::OneOrMany(&Kind::Text),
+            "[]",
+            "Application protocols, one that the client offers.",
+        ),
+        field("tls", Kind::Bool, "", "Whether the client speaks TLS."),
         field("client", PREFIXES, "[]", "The client's address."),
         field("peer", PREFIXES, "[]", "The address of the socket's peer."),
+        field(
+            "port",
+            Kind::OneOrMany(&Kind::Ports),
+            "[]",
+            "The port that the client came to, or a range of them.",
+        ),
+        field("any", Kind::List(&Kind::Object(&MATCH)), "[]", "At least one of these holds."),
+        field("all", Kind::List(&Kind::Object(&MATCH)), "[]", "All of these hold."),
+        field("not", Kind::OneOrMany(&Kind::Object(&MATCH)), "[]", "None of these holds."),
     ],
-    later: &["any", "all", "not", "alpn", "tls", "port"],
+    later: &[],
+};
+
+/// What names look like: one of the fields.
+pub(super) static SNI: ObjectSpec = ObjectSpec {
+    name: "sni",
+    fields: &[
+        field("prefix", Kind::NamePart, "", "Names that begin so."),
+        field("suffix", Kind::NamePart, "", "Names that end so."),
+        field("regex", Kind::Regex, "", "Names that the whole expression describes."),
+    ],
+    later: &["map"],
 };
 
 pub(super) static SPLIT: ObjectSpec = ObjectSpec {

@@ -1,18 +1,21 @@
 //! Rules: matches and actions.
 
-use awe4lb_model::{Match, Rule, RuleAction, SniPattern, SplitTarget, TlsMode, placed::Number};
+use awe4lb_model::{
+    Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode,
+    placed::Number,
+    rule::{MAX_MATCH_DEPTH, sni_regex},
+};
 use ipnet::IpNet;
 
-use super::{At, ip, ip_bytes, name, number};
+use super::{At, ip, ip_bytes, name, number, port};
 use crate::{Problem, WireError, v1};
 
 pub(super) fn to_wire(rule: &Rule, number: Number) -> v1::Rule {
     v1::Rule {
         number: number.0,
         name: rule.name.to_string(),
-        sni: rule.matches.sni.iter().map(sni_to_wire).collect(),
-        client: rule.matches.client.iter().map(prefix_to_wire).collect(),
-        peer: rule.matches.peer.iter().map(prefix_to_wire).collect(),
+        r#match: (!rule.matches.is_empty()).then(|| match_to_wire(&rule.matches)),
+        sticky: rule.sticky,
         terminate_tls: rule.tls == TlsMode::Terminate,
         action: Some(match &rule.action {
             RuleAction::Pool(pool) => v1::rule::Action::Pool(pool.to_string()),
@@ -30,11 +33,11 @@ pub(super) fn to_wire(rule: &Rule, number: Number) -> v1::Rule {
 pub(super) fn from_wire(wire: v1::Rule, at: At<'_>) -> Result<(Number, Rule), WireError> {
     let rule = Rule {
         name: name(&wire.name, at.field("name"))?,
-        matches: Match {
-            sni: all(wire.sni, at.field("sni"), sni_from_wire)?,
-            client: all(wire.client, at.field("client"), prefix_from_wire)?,
-            peer: all(wire.peer, at.field("peer"), prefix_from_wire)?,
+        matches: match wire.r#match {
+            Some(matches) => match_from_wire(matches, at.field("match"), 1)?,
+            None => Match::default(),
         },
+        sticky: wire.sticky,
         action: match wire.action {
             Some(v1::rule::Action::Pool(pool)) => RuleAction::Pool(name(&pool, at.field("pool"))?),
             Some(v1::rule::Action::Split(split)) => split_from_wire(split, at.field("split"))?,
@@ -54,25 +57,94 @@ fn all<W, T>(
     wire.into_iter().enumerate().map(|(index, item)| one(item, at.index(index))).collect()
 }
 
-fn sni_to_wire(pattern: &SniPattern) -> v1::Sni {
-    match pattern {
-        SniPattern::Exact(name) => v1::Sni { name: name.to_string(), wildcard: false },
-        SniPattern::Wildcard(name) => v1::Sni { name: name.to_string(), wildcard: true },
+fn match_to_wire(matches: &Match) -> v1::Match {
+    let parts = |parts: &[Match]| parts.iter().map(match_to_wire).collect();
+    v1::Match {
+        sni: matches.sni.iter().map(sni_to_wire).collect(),
+        alpn: matches.alpn.iter().map(ToString::to_string).collect(),
+        tls: matches.tls,
+        client: matches.client.iter().map(prefix_to_wire).collect(),
+        peer: matches.peer.iter().map(prefix_to_wire).collect(),
+        port: matches
+            .port
+            .iter()
+            .map(|range| v1::PortRange { first: range.first.into(), last: range.last.into() })
+            .collect(),
+        any: parts(&matches.any),
+        all: parts(&matches.all),
+        not: parts(&matches.not),
     }
 }
 
+fn match_from_wire(wire: v1::Match, at: At<'_>, depth: usize) -> Result<Match, WireError> {
+    if depth > MAX_MATCH_DEPTH {
+        return Err(at.refuse(Problem::Malformed("conditions too deep inside each other".to_owned())));
+    }
+    let inner = |part, at: At<'_>| match_from_wire(part, at, depth + 1);
+    Ok(Match {
+        sni: all(wire.sni, at.field("sni"), sni_from_wire)?,
+        alpn: wire.alpn.into_iter().map(String::into_boxed_str).collect(),
+        tls: wire.tls,
+        client: all(wire.client, at.field("client"), prefix_from_wire)?,
+        peer: all(wire.peer, at.field("peer"), prefix_from_wire)?,
+        port: all(wire.port, at.field("port"), port_range_from_wire)?,
+        any: all(wire.any, at.field("any"), inner)?,
+        all: all(wire.all, at.field("all"), inner)?,
+        not: all(wire.not, at.field("not"), inner)?,
+    })
+}
+
+fn port_range_from_wire(wire: v1::PortRange, at: At<'_>) -> Result<PortRange, WireError> {
+    let range =
+        PortRange { first: port(wire.first, at.field("first"))?, last: port(wire.last, at.field("last"))? };
+    if range.first == 0 || range.last < range.first {
+        return Err(at.refuse(Problem::Malformed("not a range of ports".to_owned())));
+    }
+    Ok(range)
+}
+
+fn sni_to_wire(pattern: &SniPattern) -> v1::Sni {
+    let (kind, text) = match pattern {
+        SniPattern::Exact(name) => (v1::SniKind::Exact, &**name),
+        SniPattern::Wildcard(name) => (v1::SniKind::Wildcard, &**name),
+        SniPattern::Prefix(start) => (v1::SniKind::Prefix, &**start),
+        SniPattern::Suffix(end) => (v1::SniKind::Suffix, &**end),
+        SniPattern::Regex(text) => (v1::SniKind::Regex, &**text),
+        SniPattern::None => (v1::SniKind::None, ""),
+    };
+    v1::Sni { text: text.to_owned(), kind: kind.into() }
+}
+
 fn sni_from_wire(wire: v1::Sni, at: At<'_>) -> Result<SniPattern, WireError> {
-    if wire.name.is_empty() {
-        return Err(at.field("name").refuse(Problem::Missing));
+    let make: fn(Box<str>) -> SniPattern = match v1::SniKind::try_from(wire.kind) {
+        Ok(v1::SniKind::Exact) => SniPattern::Exact,
+        Ok(v1::SniKind::Wildcard) => SniPattern::Wildcard,
+        Ok(v1::SniKind::Prefix) => SniPattern::Prefix,
+        Ok(v1::SniKind::Suffix) => SniPattern::Suffix,
+        Ok(v1::SniKind::Regex) => {
+            sni_regex(&wire.text)
+                .map_err(|error| at.field("text").refuse(Problem::Malformed(error.to_string())))?;
+            return Ok(SniPattern::Regex(wire.text.into()));
+        }
+        Ok(v1::SniKind::None) if wire.text.is_empty() => return Ok(SniPattern::None),
+        Ok(v1::SniKind::None) => {
+            let problem = Problem::Malformed("text where there is no name".to_owned());
+            return Err(at.field("text").refuse(problem));
+        }
+        Ok(v1::SniKind::Unspecified) => return Err(at.field("kind").refuse(Problem::Missing)),
+        Err(_) => return Err(at.field("kind").refuse(Problem::UnknownValue(wire.kind))),
+    };
+    if wire.text.is_empty() {
+        return Err(at.field("text").refuse(Problem::Missing));
     }
     // Matching compares bytes: anything else than a lower-case name without its last dot would never match.
     let odd = |byte: u8| byte.is_ascii_uppercase() || !byte.is_ascii_graphic();
-    if wire.name.len() > 253 || wire.name.ends_with('.') || wire.name.bytes().any(odd) {
+    let is_whole = matches!(wire.kind(), v1::SniKind::Exact | v1::SniKind::Wildcard);
+    if wire.text.len() > 253 || (is_whole && wire.text.ends_with('.')) || wire.text.bytes().any(odd) {
         let problem = Problem::Malformed("not a lower-case server name".to_owned());
-        return Err(at.field("name").refuse(problem));
+        return Err(at.field("text").refuse(problem));
     }
-    let name = wire.name.into_boxed_str();
-    Ok(if wire.wildcard { SniPattern::Wildcard(name) } else { SniPattern::Exact(name) })
+    Ok(make(wire.text.into_boxed_str()))
 }
 
 fn prefix_to_wire(prefix: &IpNet) -> v1::Prefix {

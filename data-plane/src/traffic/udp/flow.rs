@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, rc::Rc};
 
 use awe4lb_engine::{
+    client_hello::Alpn,
     flows::{FlowId, FlowKey},
     route::Facts,
 };
@@ -91,14 +92,21 @@ impl<'a> Newcomer<'a> {
     pub(super) fn route(self, place: FlowPermit, listener_port: u16) -> Option<Flow> {
         let client = self.key.client.ip();
         let run = &self.listener.run;
-        let facts = Facts { client, peer: client, server_name: None };
+        let facts = Facts {
+            client,
+            peer: client,
+            port: listener_port,
+            is_tls: false,
+            server_name: None,
+            alpn: &Alpn::EMPTY,
+        };
         let Some(rule) = run.table.route(&facts).and_then(|at| self.listener.rules.get(at)) else {
             self.refuse(EndReason::NoRule);
             return None;
         };
         let rule_open = Open::new(&rule.counters);
         self.ending.also(&rule.counters);
-        let Some(pool) = rule.target(&mut self.worker.rng()).cloned() else {
+        let Some(pool) = rule.target(client, &mut self.worker.rng()).cloned() else {
             self.refuse(EndReason::RuleReject);
             return None;
         };
