@@ -21,6 +21,6 @@ pub use check::*;
 pub use config::{Config, Defaults};
 pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
 pub use name::{Name, NameError};
-pub use pool::{Backend, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, WhenAllDown};
+pub use pool::{Backend, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, ProxyVersion, WhenAllDown};
 pub use reason::{EndReason, Side};
 pub use rule::{Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};

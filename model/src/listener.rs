@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::{BindAddress, Name, Rule};
 
 /// Addresses and a protocol on which nodes accept traffic. All defaults are filled in.
@@ -17,6 +19,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How to terminate TLS, for the rules that do. Only with TCP.
     pub tls: Option<TlsSettings>,
+    /// Peers that must send a PROXY header first; all others must not. Empty: nobody does. Only with TCP.
+    pub proxy_from: Vec<IpNet>,
     /// In order, first match wins. Never empty.
     pub rules: Vec<Rule>,
     /// Caps on what clients may use.

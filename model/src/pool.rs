@@ -23,6 +23,17 @@ pub struct Pool {
     pub when_all_down: WhenAllDown,
     /// How a backend is dialled.
     pub connect: Connect,
+    /// What tells backends who the client is, on every connection and in checks. TCP only.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// The form of a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// One address in a pool.

@@ -63,6 +63,8 @@ reasons! {
     ClientGone = "client-gone", Client, true;
     /// What should have been a ClientHello was not one.
     BadClientHello = "bad-client-hello", Client, true;
+    /// A peer that must send a PROXY header sent something else.
+    BadProxyHeader = "bad-proxy-header", Client, true;
     /// The TLS handshake failed.
     TlsHandshakeFailed = "tls-handshake-failed", Client, true;
     /// TLS broke after the handshake (bad record, missing close_notify).

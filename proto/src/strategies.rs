@@ -4,8 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
     Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost, Certificate, Connect, HashOn,
-    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, Rule,
-    RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol,
+    ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings,
+    WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -108,8 +109,17 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         },
     );
     let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
-    (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp).prop_map(
-        |((number, name, labels, bind, udp_transport), tls, rules, max_connections, timeouts, udp)| {
+    let from = vec(prefix(), 0..3);
+    (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
+        |(
+            (number, name, labels, bind, udp_transport),
+            tls,
+            rules,
+            max_connections,
+            timeouts,
+            udp,
+            proxy_from,
+        )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
                 name,
@@ -117,6 +127,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 bind,
                 protocol: if udp_transport { Protocol::Udp } else { Protocol::Tcp },
                 tls,
+                proxy_from,
                 rules,
                 limits: Limits { max_connections },
                 timeouts,
@@ -161,12 +172,29 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
     );
     let connect = (millis(), 1u32..).prop_map(|(timeout, attempts)| Connect { timeout, attempts });
     let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5));
-    (head, option::of(check), outlier, any::<bool>(), connect).prop_map(
-        |((number, name, balance, hash_on, backends), health_check, outlier, any_when_down, connect)| {
+    let proxy = option::of(proptest::sample::select(vec![ProxyVersion::V1, ProxyVersion::V2]));
+    (head, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
+        |(
+            (number, name, balance, hash_on, backends),
+            health_check,
+            outlier,
+            any_when_down,
+            connect,
+            proxy_protocol,
+        )| {
             let (backend_numbers, backends) = backends.into_iter().unzip();
             let when_all_down = if any_when_down { WhenAllDown::Any } else { WhenAllDown::Reject };
-            let pool =
-                Pool { name, balance, hash_on, backends, health_check, outlier, when_all_down, connect };
+            let pool = Pool {
+                name,
+                balance,
+                hash_on,
+                backends,
+                health_check,
+                outlier,
+                when_all_down,
+                connect,
+                proxy_protocol,
+            };
             PlacedPool { number: Number(number), backend_numbers, pool }
         },
     )

@@ -10,12 +10,13 @@ use std::{
 
 use awe4lb_engine::health::{self, Checked, Health};
 use awe4lb_model::{
-    HealthCheck,
+    HealthCheck, ProxyVersion,
     placed::{NodeConfig, Number, PlacedPool},
 };
-use tokio::{net::TcpStream, sync::Semaphore, task::JoinSet};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Semaphore, task::JoinSet};
 
 use super::{hot::PoolHandle, live::Live};
+use crate::traffic::proxy;
 
 /// Checks that run at the same time on one node.
 const CONCURRENT: usize = 64;
@@ -26,6 +27,8 @@ struct Spec {
     check: HealthCheck,
     port: u16,
     pool: Number,
+    /// Checks introduce themselves where clients are introduced.
+    proxy: Option<ProxyVersion>,
 }
 
 /// Keeps one task a checked backend of what runs, for ever.
@@ -72,7 +75,10 @@ fn wanted(config: &NodeConfig) -> HashMap<Number, Spec> {
         for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
             let port = check.port.or(backend.address.port).or_else(|| listener_port(config, placed));
             let Some(port) = port else { continue };
-            wanted.insert(*number, Spec { check, port, pool: placed.number });
+            wanted.insert(
+                *number,
+                Spec { check, port, pool: placed.number, proxy: placed.pool.proxy_protocol },
+            );
         }
     }
     wanted
@@ -129,7 +135,7 @@ async fn check(pool: &Arc<dyn PoolHandle>, backend: Number, spec: Spec) -> io::R
         let mut last = io::Error::other("no address");
         for address in addresses {
             match TcpStream::connect(SocketAddr::new(address, spec.port)).await {
-                Ok(_) => return Ok(()),
+                Ok(stream) => return introduce(stream, spec.proxy).await,
                 Err(error) => last = error,
             }
         }
@@ -138,6 +144,13 @@ async fn check(pool: &Arc<dyn PoolHandle>, backend: Number, spec: Spec) -> io::R
     tokio::time::timeout(at_least(spec.check.timeout), connect)
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "timeout")))
+}
+
+/// Says that this connection is the node's own.
+async fn introduce(mut stream: TcpStream, proxy: Option<ProxyVersion>) -> io::Result<()> {
+    let Some(version) = proxy else { return Ok(()) };
+    let header = proxy::header(version, true, stream.local_addr()?, stream.peer_addr()?);
+    stream.write_all(&header).await
 }
 
 fn at_least(timeout: Duration) -> Duration {

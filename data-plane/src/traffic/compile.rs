@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use awe4lb_engine::route::RuleTable;
+use awe4lb_engine::route::{PrefixSet, RuleTable};
 use awe4lb_model::{
     BindAddress, BindHost, Name, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
     placed::{NodeConfig, Number, PlacedListener, PlacedPool, ResourceId, ResourceKind},
@@ -43,6 +43,8 @@ pub(super) struct ListenerRun {
     pub(super) rules: Vec<RuleRun>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) timeouts: TcpTimeouts,
+    /// Peers that send a PROXY header.
+    pub(super) proxy_from: PrefixSet,
     pub(super) max_connections: u32,
     pub(super) udp: UdpSettings,
     /// Open client connections, over all workers; the same cell from configuration to configuration.
@@ -155,6 +157,7 @@ fn listener(
         rules,
         tls,
         timeouts: listener.timeouts,
+        proxy_from: listener.proxy_from.iter().collect(),
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
         udp: listener.udp,
         open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),

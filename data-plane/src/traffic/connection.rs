@@ -20,9 +20,9 @@ use awe4lb_model::EndReason;
 
 use super::{
     counters::{Counters, Open},
-    dial::dial,
+    dial::{Dialled, dial},
     local::{Hashable, LocalListener, LocalRule, Tally},
-    pump,
+    proxy, pump,
     socket::Socket,
     timers::Timer,
     tls::{REFUSAL_ALERT, TlsSession},
@@ -47,15 +47,50 @@ pub(super) async fn serve(
     let Ok(socket) = Socket::accepted(fd, worker.reactor()) else {
         return ending.because(EndReason::ResourceExhausted);
     };
-    let client = Client { socket, address: client_address, listener_port };
-    let reason = route(&worker, &client, &listener, &ending).await;
+    let mut client =
+        Client { socket, address: client_address, peer: client_address, destination: None, listener_port };
+    let mut arrived = Arrived::default();
+    if !listener.run.proxy_from.is_empty() && listener.run.proxy_from.contains(client_address.ip()) {
+        // Boxed: a connection without a header should not pay for the room that one needs.
+        if let Err(reason) = Box::pin(learn_client(&worker, &mut client, &listener, &mut arrived)).await {
+            return ending.because(reason);
+        }
+    }
+    let reason = route(&worker, &client, &listener, arrived, &ending).await;
     ending.because(reason);
 }
 
 struct Client {
     socket: Socket,
+    /// Of the client itself, as the PROXY header says where there is one.
     address: SocketAddr,
+    /// Of the socket.
+    peer: SocketAddr,
+    /// Where the client connected to, as the PROXY header says; otherwise it is asked of the socket when it matters.
+    destination: Option<SocketAddr>,
     listener_port: u16,
+}
+
+/// What was read before a connection is routed, and until when that may go on.
+#[derive(Default)]
+struct Arrived {
+    first: Vec<u8>,
+    deadline: Option<Timer>,
+}
+
+/// Reads the PROXY header of a peer that must send one.
+async fn learn_client(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    listener: &LocalListener,
+    arrived: &mut Arrived,
+) -> Result<(), EndReason> {
+    let deadline = worker.timers().arm(listener.run.timeouts.handshake);
+    let header = proxy::read(worker, &client.socket, &mut arrived.first, &deadline).await?;
+    client.address = header.source.unwrap_or(client.peer);
+    client.destination = header.destination;
+    arrived.deadline = Some(deadline);
+    Ok(())
 }
 
 /// Finds the rule, by the client's first bytes if any rule asks for a name.
@@ -63,11 +98,13 @@ async fn route(
     worker: &Rc<Worker>,
     client: &Client,
     listener: &Rc<LocalListener>,
+    arrived: Arrived,
     ending: &Ending,
 ) -> EndReason {
-    let (mut first, mut hello, mut deadline) = (Vec::new(), None, None);
+    let Arrived { mut first, mut deadline } = arrived;
+    let mut hello = None;
     if listener.run.table.needs_client_hello() {
-        let timer = worker.timers().arm(listener.run.timeouts.handshake);
+        let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
         match read_hello(worker, &client.socket, &mut first, &timer).await {
             Ok(read) => hello = read,
             Err(reason) => return reason,
@@ -111,10 +148,9 @@ async fn route(
 
 /// Takes what was read by value: it is too large to be kept for as long as the connection lasts.
 fn find_rule(client: &Client, listener: &LocalListener, hello: Option<ClientHello>) -> Option<usize> {
-    let address = client.address.ip();
     listener.run.table.route(&Facts {
-        client: address,
-        peer: address,
+        client: client.address.ip(),
+        peer: client.peer.ip(),
         port: client.listener_port,
         is_tls: hello.is_some(),
         server_name: hello.as_ref().and_then(|hello| hello.server_name.as_ref()).map(ServerName::as_str),
@@ -144,6 +180,9 @@ impl Path<'_> {
         };
         let _open = Open::new(&dialled.chosen.counters);
         self.ending.also(&dialled.chosen.counters);
+        if let Err(reason) = self.introduce(&dialled) {
+            return reason;
+        }
         let tally = self.tally(&dialled.chosen.counters);
         let timeouts = &self.listener.run.timeouts;
         pump::run(self.worker, &self.client.socket, &dialled.socket, first, timeouts, &tally).await
@@ -177,10 +216,23 @@ impl Path<'_> {
         };
         let _open = Open::new(&dialled.chosen.counters);
         self.ending.also(&dialled.chosen.counters);
+        if let Err(reason) = self.introduce(&dialled) {
+            return reason;
+        }
         let tally = self.tally(&dialled.chosen.counters);
         let timeouts = &self.listener.run.timeouts;
         let client = &self.client.socket;
         tls_pump::run(self.worker, client, &mut session, rest, &dialled.socket, timeouts, &tally).await
+    }
+
+    /// Tells the backend who the client is, if its pool wants that.
+    fn introduce(&self, dialled: &Dialled) -> Result<(), EndReason> {
+        let Some(version) = dialled.chosen.members.placed.pool.proxy_protocol else { return Ok(()) };
+        let destination = self.client.destination.map_or_else(|| self.client.socket.local_address(), Ok);
+        let sent = destination
+            .and_then(|destination| proxy::send(&dialled.socket, version, self.client.address, destination));
+        // A backend that is gone at once is one that resets.
+        sent.map_err(|_| EndReason::BackendReset)
     }
 
     fn tally(&self, backend: &Arc<Counters>) -> Tally {
@@ -213,7 +265,11 @@ async fn read_hello(
 }
 
 /// The next bytes of the client, before the deadline.
-async fn wait_and_read(worker: &Rc<Worker>, socket: &Socket, deadline: &Timer) -> Result<Vec<u8>, EndReason> {
+pub(super) async fn wait_and_read(
+    worker: &Rc<Worker>,
+    socket: &Socket,
+    deadline: &Timer,
+) -> Result<Vec<u8>, EndReason> {
     poll_fn(|cx| {
         while socket.poll_readable(cx).is_ready() {
             let mut scratch = worker.scratch();

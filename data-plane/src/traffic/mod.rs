@@ -12,6 +12,7 @@ mod dial;
 mod executor;
 mod local;
 mod pool;
+pub(crate) mod proxy;
 mod pump;
 mod reactor;
 mod socket;

@@ -148,6 +148,12 @@ impl Socket {
         }
     }
 
+    /// Where the other side connected to.
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = net::getsockname(&self.fd)?;
+        SocketAddr::try_from(address).map_err(|_| io::ErrorKind::AddrNotAvailable.into())
+    }
+
     /// No more bytes from us.
     pub(super) fn shutdown_write(&self) {
         // A peer that is gone already needs no telling.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     Backend, Balance, Certificate, Connect, Defaults, HashOn, HealthCheck, Limits, Listener, Match,
-    MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, Rule, RuleAction, SniPattern, SplitTarget,
-    TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern,
+    SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -73,7 +73,12 @@ pub(super) fn listener(
         }
         tls_settings(tls, &path, found)
     });
-    for (field, wanted) in [("udp", Protocol::Udp), ("timeouts", Protocol::Tcp), ("limits", Protocol::Tcp)] {
+    for (field, wanted) in [
+        ("udp", Protocol::Udp),
+        ("timeouts", Protocol::Tcp),
+        ("limits", Protocol::Tcp),
+        ("proxyProtocol", Protocol::Tcp),
+    ] {
         if let Some(value) = node.field(field)
             && protocol != wanted
         {
@@ -98,6 +103,7 @@ pub(super) fn listener(
         bind: bind.items().iter().filter_map(|item| scalars::bind(item.as_text()?).ok()).collect(),
         protocol,
         tls,
+        proxy_from: node.field("proxyProtocol").map(|node| prefixes(node, "from")).unwrap_or_default(),
         rules,
         limits: Limits {
             max_connections: limits.and_then(|node| limit(node, "maxConnections")).unwrap_or(Some(20_000)),
@@ -223,9 +229,6 @@ fn rule(
 }
 
 fn conditions(node: &Node) -> Match {
-    let prefixes = |field| {
-        one_or_many(node.field(field)).filter_map(|item| scalars::prefix(item.as_text()?).ok()).collect()
-    };
     let parts = |field| one_or_many(node.field(field)).map(conditions).collect();
     Match {
         sni: one_or_many(node.field("sni")).filter_map(sni).collect(),
@@ -234,13 +237,17 @@ fn conditions(node: &Node) -> Match {
             Some(NodeKind::Bool(wanted)) => Some(*wanted),
             _ => None,
         },
-        client: prefixes("client"),
-        peer: prefixes("peer"),
+        client: prefixes(node, "client"),
+        peer: prefixes(node, "peer"),
         port: one_or_many(node.field("port")).filter_map(port_range).collect(),
         any: parts("any"),
         all: parts("all"),
         not: parts("not"),
     }
+}
+
+fn prefixes(node: &Node, field: &str) -> Vec<ipnet::IpNet> {
+    one_or_many(node.field(field)).filter_map(|item| scalars::prefix(item.as_text()?).ok()).collect()
 }
 
 fn sni(node: &Node) -> Option<SniPattern> {
@@ -345,6 +352,11 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
                 .and_then(|node| number(node, "attempts"))
                 .or(defaults.connect_attempts)
                 .unwrap_or(3),
+        },
+        proxy_protocol: match node.field("proxyProtocol").and_then(|node| text(node, "send")) {
+            Some("v1") => Some(ProxyVersion::V1),
+            Some(_) => Some(ProxyVersion::V2),
+            None => None,
         },
     })
 }

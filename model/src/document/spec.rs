@@ -110,6 +110,7 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         required("bind", Kind::List(&Kind::Bind), "Addresses to accept on: `*:443` is both families."),
         field("protocol", Kind::Word { words: &["tcp", "udp"], later: &[] }, "\"tcp\"", "The transport."),
         field("tls", Kind::Object(&TLS), "", "How to terminate TLS, for rules that do. TCP only."),
+        field("proxyProtocol", Kind::Object(&PROXY_FROM), "", "Who tells us the client's address. TCP only."),
         required("rules", Kind::List(&Kind::Object(&RULE)), "In order; the first that matches wins."),
         field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
         field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),
@@ -121,12 +122,31 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         "forwarding",
         "nodes",
         "preamble",
-        "proxyProtocol",
         "access",
         "tcp",
         "affinity",
         "accessLog",
     ],
+};
+
+pub(super) static PROXY_FROM: ObjectSpec = ObjectSpec {
+    name: "proxyProtocol of a listener",
+    fields: &[required(
+        "from",
+        PREFIXES,
+        "Peers that must send a PROXY header, version 1 or 2; what all others send is never taken for one.",
+    )],
+    later: &[],
+};
+
+pub(super) static PROXY_SEND: ObjectSpec = ObjectSpec {
+    name: "proxyProtocol of a pool",
+    fields: &[required(
+        "send",
+        Kind::Word { words: &["v1", "v2"], later: &[] },
+        "The PROXY header that backends get first, also from checks.",
+    )],
+    later: &["tlvs"],
 };
 
 pub(super) static TLS: ObjectSpec = ObjectSpec {
@@ -304,6 +324,7 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
             "What to do when no backend is usable.",
         ),
         field("connect", Kind::Object(&CONNECT), "", "How a backend is dialled."),
+        field("proxyProtocol", Kind::Object(&PROXY_SEND), "", "Tells backends who the client is. TCP only."),
     ],
     later: &[
         "tiers",
@@ -314,7 +335,6 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         "onDown",
         "onRemoved",
         "tls",
-        "proxyProtocol",
         "preserveClientAddress",
         "rebalance",
         "labels",

@@ -303,3 +303,33 @@ mod printed {
         is_the_same(&json!({ "a": 2.222_222_222_222_222e81, "b": -0.0, "c": u64::MAX as f64 }));
     }
 }
+
+#[test]
+fn a_pool_that_sends_proxy_headers_is_refused_behind_udp() {
+    let violations = compile_yaml(
+        "listeners: [{ name: dns, protocol: udp, bind: ['*:53'], rules: [{ pool: p }] }]\n\
+         pools: [{ name: p, proxyProtocol: { send: v2 } }]\n",
+    )
+    .map(|_| ())
+    .expect_err("never sent, never silently ignored");
+    assert_eq!(violations[0].code, "not-supported-yet");
+}
+
+#[test]
+fn conditions_are_limited_and_checked_inside_each_other() {
+    let rule = |matches: &str| {
+        let text = format!(
+            "listeners: [{{ name: l, bind: ['*:1'], rules: [{{ match: {matches}, reject: {{}} }}] }}]\n"
+        );
+        compile_yaml(&text).map(|_| ()).map_err(|violations| violations[0].code)
+    };
+    let nested = |levels: usize| format!("{}{{}}{}", "{ not: ".repeat(levels), " }".repeat(levels));
+    assert_eq!(rule(&nested(7)), Ok(()));
+    assert_eq!(rule(&nested(8)), Err("too-deep"));
+    assert_eq!(rule("{ any: [{ sni: { regex: '(' } }] }"), Err("bad-value"));
+    assert_eq!(rule("{ sni: { regex: 'a)|(b' } }"), Err("bad-value"));
+    assert_eq!(rule("{ sni: { regex: '((a{99}){99}){99}' } }"), Err("bad-value"));
+    assert_eq!(rule("{ sni: { prefix: a, suffix: b } }"), Err("bad-value"));
+    assert_eq!(rule("{ all: [{ port: 0 }] }"), Err("bad-value"));
+    assert_eq!(rule("{ not: { port: 9-8 } }"), Err("bad-value"));
+}

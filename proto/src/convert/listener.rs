@@ -47,6 +47,7 @@ impl From<&PlacedListener> for v1::Listener {
             udp_unanswered_timeout_ms: millis(listener.udp.unanswered_timeout),
             udp_max_flows: listener.udp.max_flows,
             udp_max_flows_per_client: listener.udp.max_flows_per_client,
+            proxy_from: listener.proxy_from.iter().map(rule::prefix_to_wire).collect(),
         }
     }
 }
@@ -80,6 +81,7 @@ impl TryFrom<v1::Listener> for PlacedListener {
                 Err(_) => return Err(root.field("protocol").refuse(Problem::UnknownValue(wire.protocol))),
             },
             tls: wire.tls.map(|tls| tls_from_wire(tls, root.field("tls"))).transpose()?,
+            proxy_from: rule::all(wire.proxy_from, root.field("proxy_from"), rule::prefix_from_wire)?,
             rules,
             limits: Limits { max_connections: wire.max_connections },
             timeouts: TcpTimeouts {

@@ -1,7 +1,8 @@
 //! Pools and their backends.
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, WhenAllDown,
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, ProxyVersion,
+    WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use bytes::Bytes;
@@ -48,6 +49,11 @@ impl From<&PlacedPool> for v1::Pool {
             any_when_all_down: pool.when_all_down == WhenAllDown::Any,
             connect_timeout_ms: millis(pool.connect.timeout),
             connect_attempts: pool.connect.attempts,
+            proxy_version: match pool.proxy_protocol {
+                None => 0,
+                Some(ProxyVersion::V1) => 1,
+                Some(ProxyVersion::V2) => 2,
+            },
         }
     }
 }
@@ -85,6 +91,15 @@ impl TryFrom<v1::Pool> for PlacedPool {
             connect: Connect {
                 timeout: duration(wire.connect_timeout_ms, root.field("connect_timeout_ms"))?,
                 attempts: positive(wire.connect_attempts, root.field("connect_attempts"))?,
+            },
+            proxy_protocol: match wire.proxy_version {
+                0 => None,
+                1 => Some(ProxyVersion::V1),
+                2 => Some(ProxyVersion::V2),
+                other => {
+                    let problem = Problem::UnknownValue(i32::try_from(other).unwrap_or(i32::MAX));
+                    return Err(root.field("proxy_version").refuse(problem));
+                }
             },
         };
         Ok(Self { number: number(wire.number, root.field("number"))?, backend_numbers, pool })

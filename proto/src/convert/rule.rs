@@ -49,7 +49,7 @@ pub(super) fn from_wire(wire: v1::Rule, at: At<'_>) -> Result<(Number, Rule), Wi
     Ok((number(wire.number, at.field("number"))?, rule))
 }
 
-fn all<W, T>(
+pub(super) fn all<W, T>(
     wire: Vec<W>,
     at: At<'_>,
     one: impl Fn(W, At<'_>) -> Result<T, WireError>,
@@ -147,11 +147,11 @@ fn sni_from_wire(wire: v1::Sni, at: At<'_>) -> Result<SniPattern, WireError> {
     Ok(make(wire.text.into_boxed_str()))
 }
 
-fn prefix_to_wire(prefix: &IpNet) -> v1::Prefix {
+pub(super) fn prefix_to_wire(prefix: &IpNet) -> v1::Prefix {
     v1::Prefix { address: ip_bytes(prefix.addr()), length: prefix.prefix_len().into() }
 }
 
-fn prefix_from_wire(wire: v1::Prefix, at: At<'_>) -> Result<IpNet, WireError> {
+pub(super) fn prefix_from_wire(wire: v1::Prefix, at: At<'_>) -> Result<IpNet, WireError> {
     let ip = ip(&wire.address, at.field("address"))?;
     let most = if ip.is_ipv4() { 32 } else { 128 };
     let refused = || at.field("length").refuse(Problem::OutOfRange { value: wire.length.into(), most });
