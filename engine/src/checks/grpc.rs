@@ -31,6 +31,7 @@ const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
 const FRAME_HEADER: usize = 9;
+const PING_BYTES: usize = 8;
 /// We allow no longer ones.
 const MAX_FRAME_BYTES: usize = 16 * 1024;
 /// A health check's answer has two bytes.
@@ -44,7 +45,6 @@ const OUR_SETTINGS: &[u8] = &[0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 const OUR_GOAWAY: &[u8] = &[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 const NOT_HTTP2: &str = "not HTTP/2";
-const NO_ANSWER: &str = "no answer in the response";
 
 pub(super) struct Grpc {
     request: Vec<u8>,
@@ -53,6 +53,8 @@ pub(super) struct Grpc {
     fields: Option<(Vec<u8>, bool)>,
     /// What came of the message, its prefix included.
     message: Vec<u8>,
+    /// What it says: it counts when the stream ends, and no status behind it says that it does not.
+    serving: Option<u64>,
 }
 
 struct Frame<'a> {
@@ -72,7 +74,7 @@ impl Grpc {
             return Err("the request cannot be written".to_owned());
         }
         let request = request(&check.service, authority, check.tls.is_some());
-        Ok(Self { request, has_settings: false, fields: None, message: Vec::new() })
+        Ok(Self { request, has_settings: false, fields: None, message: Vec::new(), serving: None })
     }
 
     fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> ControlFlow<Verdict> {
@@ -99,6 +101,7 @@ impl Grpc {
                 write_frame(out, SETTINGS, ACK, 0, &[]);
                 ControlFlow::Continue(())
             }
+            PING if frame.payload.len() != PING_BYTES => unhealthy(NOT_HTTP2),
             PING if frame.flags & ACK == 0 => {
                 write_frame(out, PING, ACK, 0, frame.payload);
                 ControlFlow::Continue(())
@@ -135,6 +138,9 @@ impl Grpc {
     /// A prefix of whether it is compressed and how long it is, and a `HealthCheckResponse`.
     fn data(&mut self, data: &[u8]) -> ControlFlow<Verdict> {
         self.message.extend_from_slice(data);
+        if self.serving.is_some() && !data.is_empty() {
+            return unhealthy("more than one answer");
+        }
         let [compressed, a, b, c, d, message @ ..] = &self.message[..] else {
             return ControlFlow::Continue(());
         };
@@ -143,17 +149,20 @@ impl Grpc {
             return unhealthy("not an answer about health");
         }
         let Some(message) = message.get(..length) else { return ControlFlow::Continue(()) };
-        match serving_status(message) {
-            Some(1) => healthy("SERVING"),
-            Some(0) => unhealthy("UNKNOWN"),
-            Some(2) => unhealthy("NOT_SERVING"),
-            Some(3) => unhealthy("SERVICE_UNKNOWN"),
-            Some(_) | None => unhealthy("not an answer about health"),
-        }
+        self.serving = Some(or_unhealthy(serving_status(message), "not an answer about health")?);
+        ControlFlow::Continue(())
     }
 
     fn ends(&self, ends: bool) -> ControlFlow<Verdict> {
-        if ends { unhealthy(NO_ANSWER) } else { ControlFlow::Continue(()) }
+        match self.serving {
+            _ if !ends => ControlFlow::Continue(()),
+            Some(0) => unhealthy("UNKNOWN"),
+            Some(1) => healthy("SERVING"),
+            Some(2) => unhealthy("NOT_SERVING"),
+            Some(3) => unhealthy("SERVICE_UNKNOWN"),
+            Some(_) => unhealthy("not an answer about health"),
+            None => unhealthy("no answer in the response"),
+        }
     }
 }
 

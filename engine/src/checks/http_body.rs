@@ -110,10 +110,12 @@ impl Body {
                 Progress::Continue(Some(length))
             }
             Reading::ChunkEnd => {
-                let Some((line, length)) = line(input, 2)? else { return Progress::Continue(None) };
-                if !line.is_empty() {
-                    return unhealthy("a chunk is longer than its size");
-                }
+                let length = match input {
+                    [b'\n', ..] => 1,
+                    [b'\r', b'\n', ..] => 2,
+                    [b'\r'] => return Progress::Continue(None),
+                    _ => return unhealthy("a chunk is longer than its size"),
+                };
                 self.reading = Reading::ChunkSize;
                 Progress::Continue(Some(length))
             }

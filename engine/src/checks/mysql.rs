@@ -64,12 +64,11 @@ impl Mysql {
                 unhealthy(format!("answers with error {}", u16::from_le_bytes([*low, *high])))
             }
             (State::Greeting, _) => self.greeting(sequence, body, out),
-            (State::Authenticating(_), [0, ..]) if self.role == BackendRole::Any => {
-                self.state = State::ColumnCount;
-                healthy("ready")
-            }
             (State::Authenticating(_), [0, ..]) => {
                 self.state = State::ColumnCount;
+                if self.role == BackendRole::Any {
+                    return healthy("ready");
+                }
                 write(out, 0, QUERY);
                 ControlFlow::Continue(())
             }
