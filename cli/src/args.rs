@@ -249,6 +249,12 @@ pub enum Kind {
     /// Chains and keys.
     #[value(alias = "certificate")]
     Certificates,
+    /// Addresses by name; their entries change without a revision.
+    #[value(alias = "address-list")]
+    AddressLists,
+    /// From server names to pools.
+    #[value(alias = "map")]
+    Maps,
     /// The fleet.
     #[value(alias = "node")]
     Nodes,

@@ -44,6 +44,8 @@ fn encodes_to_itself(decoded: &Decoded) {
         Decoded::Listener(placed) => resources::encode_listener(placed),
         Decoded::Pool(placed) => resources::encode_pool(placed),
         // These are encoded as a pair, which one resource cannot be.
+        Decoded::AddressList(list) => resources::encode_address_list(list),
+        Decoded::Map(map) => resources::encode_map(map),
         Decoded::Certificate(..) | Decoded::Key(..) => return,
     }
     .expect("small enough");

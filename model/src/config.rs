@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Certificate, Listener, Pool};
+use crate::{AddressList, Certificate, Listener, Pool, SniMap};
 
 /// One state of everything, valid: names are unique, references resolve, binds do not collide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// In order of name.
     pub certificates: Vec<Certificate>,
+    /// In order of name.
+    pub address_lists: Vec<AddressList>,
+    /// In order of name.
+    pub maps: Vec<SniMap>,
 }
 
 /// `defaults:` of a document: what a listener or pool uses that does not say otherwise.

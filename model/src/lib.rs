@@ -4,11 +4,13 @@
 //! a document becomes them. It knows no runtime, socket, clock, database or wire format.
 
 pub mod address;
+pub mod addresses;
 pub mod certificate;
 mod check;
 pub mod config;
 pub mod document;
 pub mod listener;
+pub mod map;
 pub mod name;
 pub mod placed;
 pub mod pool;
@@ -16,10 +18,12 @@ pub mod reason;
 pub mod rule;
 
 pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
+pub use addresses::{AddressList, Addresses};
 pub use certificate::Certificate;
 pub use check::*;
 pub use config::{Config, Defaults};
 pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
+pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
 pub use pool::{Backend, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, ProxyVersion, WhenAllDown};
 pub use reason::{EndReason, Side};

@@ -31,6 +31,13 @@ pub struct Listener {
     pub udp: UdpSettings,
 }
 
+impl Listener {
+    /// The address lists that it refers to.
+    pub fn lists(&self) -> Vec<&Name> {
+        self.rules.iter().flat_map(|rule| rule.matches.lists()).collect()
+    }
+}
+
 /// The transport of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {

@@ -3,7 +3,7 @@
 //! Every listener, rule, pool and configured backend has a number that is never reused (a rename is a new object),
 //! given by the control plane; counters travel by it. A node that runs from a file numbers for itself.
 
-use crate::{Certificate, Listener, Name, Pool};
+use crate::{AddressList, Certificate, Listener, Name, Pool, SniMap};
 
 /// The number of a listener, rule, pool or backend: unique over all kinds, never 0, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,10 @@ pub struct NodeConfig {
     pub pools: Vec<PlacedPool>,
     /// In order of name.
     pub certificates: Vec<PlacedCertificate>,
+    /// In order of name.
+    pub address_lists: Vec<AddressList>,
+    /// In order of name.
+    pub maps: Vec<SniMap>,
 }
 
 /// Identifies a resource in errors and results.
@@ -81,6 +85,10 @@ pub enum ResourceKind {
     Certificate,
     /// The key of a certificate.
     Key,
+    /// A list of addresses.
+    AddressList,
+    /// A map from server names to pools.
+    Map,
 }
 
 /// Numbers everything by its order, for a node that runs from a file. `keys` are by certificate name; a certificate
@@ -115,5 +123,6 @@ pub fn number_locally(config: crate::Config, keys: &[(Name, PrivateKeyPem)]) -> 
         .into_iter()
         .filter_map(|certificate| Some(PlacedCertificate { key: key_of(&certificate.name)?, certificate }))
         .collect();
-    NodeConfig { listeners, pools, certificates }
+    let (address_lists, maps) = (config.address_lists, config.maps);
+    NodeConfig { listeners, pools, certificates, address_lists, maps }
 }

@@ -1,8 +1,6 @@
 //! Rules: what a connection must look like, and what becomes of it.
 
-use ipnet::IpNet;
-
-use crate::Name;
+use crate::{Addresses, Name};
 
 /// One entry of a listener's ordered list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +30,9 @@ pub struct Match {
     /// Whether the client speaks TLS.
     pub tls: Option<bool>,
     /// The client's address (behind a PROXY header, once that is spoken).
-    pub client: Vec<IpNet>,
+    pub client: Addresses,
     /// The address of the socket's peer.
-    pub peer: Vec<IpNet>,
+    pub peer: Addresses,
     /// The port of the listener that the client came to.
     pub port: Vec<PortRange>,
     /// At least one of these holds.
@@ -68,6 +66,12 @@ impl Match {
     /// How many levels of conditions there are inside each other.
     pub fn depth(&self) -> usize {
         1 + self.parts().map(Self::depth).max().unwrap_or(0)
+    }
+
+    /// All names of address lists in here, inner conditions included.
+    pub fn lists(&self) -> Vec<&Name> {
+        let own = self.client.lists.iter().chain(&self.peer.lists);
+        own.chain(self.parts().flat_map(Self::lists)).collect()
     }
 
     /// The conditions inside this one.
@@ -115,6 +119,8 @@ pub enum SniPattern {
     Suffix(Box<str>),
     /// Names that the whole of this expression describes; checked to compile.
     Regex(Box<str>),
+    /// Names that this map knows. Stands alone in the rule's own match, whose action is [`RuleAction::Map`].
+    Map(Name),
     /// TLS without a server name (or with one that is no host name).
     None,
 }
@@ -149,17 +155,19 @@ pub enum RuleAction {
     Pool(Name),
     /// To one of several pools, by weight. Never empty, the weights add up to more than 0.
     Split(Vec<SplitTarget>),
+    /// To the pool that the entry of this map names.
+    Map(Name),
     /// Closed at once and counted with the rule's name.
     Reject,
 }
 
 impl RuleAction {
-    /// The pools this action may lead to.
+    /// The pools this action names itself; those of a map are its entries' to name.
     pub fn pools(&self) -> impl Iterator<Item = &Name> {
         let (one, many): (Option<&Name>, &[SplitTarget]) = match self {
             Self::Pool(pool) => (Some(pool), &[]),
             Self::Split(targets) => (None, targets),
-            Self::Reject => (None, &[]),
+            Self::Map(_) | Self::Reject => (None, &[]),
         };
         one.into_iter().chain(many.iter().map(|target| &target.pool))
     }

@@ -35,6 +35,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/rules/*/match/sni/*/prefix", "app-"),
     ("/listeners/*/rules/*/match/sni/*/suffix", ".internal"),
     ("/listeners/*/rules/*/match/sni/*/regex", "'^c[0-9]+$'"),
+    ("/listeners/*/rules/*/match/sni/*/map", "tenants"),
     ("/listeners/*/rules/*/match/alpn", "[h2, http/1.1]"),
     ("/listeners/*/rules/*/match/tls", "false"),
     ("/listeners/*/rules/*/match/port", "[443, 8000-8099]"),
@@ -42,7 +43,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/rules/*/match/all", "[{ alpn: h2 }, { not: { port: 8443 } }]"),
     ("/listeners/*/rules/*/match/not", "{ client: 10.0.0.0/8 }"),
     ("/listeners/*/rules/*/sticky", "client"),
-    ("/listeners/*/rules/*/match/client", "[10.0.0.0/8, 2001:db8::/32]"),
+    ("/listeners/*/rules/*/match/client", "[10.0.0.0/8, { list: offices }]"),
     ("/listeners/*/rules/*/match/peer", "192.0.2.7"),
     ("/listeners/*/rules/*/pool", "app"),
     ("/listeners/*/rules/*/split/*/pool", "blue"),
@@ -84,6 +85,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/certificates/*/chainFile", "certs/example.pem"),
     ("/certificates/*/key", "\"-----BEGIN PRIVATE KEY-----\\nMIGH\\n-----END PRIVATE KEY-----\\n\""),
     ("/certificates/*/keyFile", "certs/example.key"),
+    ("/addressLists/*/name", "offices"),
+    ("/addressLists/*/entries", "[192.0.2.0/24, 2001:db8::1]"),
+    ("/maps/*/name", "tenants"),
+    ("/maps/*/entries", r#"{ a.example.com: app, "*.b.example.com": blue }"#),
 ];
 
 /// The tables of the page, by what their fields begin with.
@@ -96,6 +101,8 @@ const TABLES: &[&str] = &[
     "/pools/*",
     "/pools/*/backends/*",
     "/certificates/*",
+    "/addressLists/*",
+    "/maps/*",
 ];
 
 fn page() -> PathBuf {
@@ -184,6 +191,8 @@ fn base(pointer: &str) -> Value {
             { "name": "blue", "backends": [{ "name": "a", "address": "10.0.2.1:3000" }] },
         ],
         "certificates": [{ "name": "example", "chain": CHAIN, "key": KEY }],
+        "addressLists": [{ "name": "offices", "entries": ["192.0.2.0/24"] }],
+        "maps": [{ "name": "tenants", "entries": { "a.example.com": "app" } }],
     });
     if pointer.contains("/tls") {
         document["listeners"][0]["tls"] = json!({ "certificates": ["example"] });
@@ -203,7 +212,7 @@ fn base(pointer: &str) -> Value {
         let half = |pool: &str| json!({ "pool": pool, "weight": 1 });
         rule.insert("split".to_owned(), json!([half("app"), half("blue")]));
     }
-    if pointer.contains("/reject") {
+    if pointer.contains("/reject") || pointer.ends_with("/sni/*/map") {
         rule.remove("pool");
     }
     let certificate = document["certificates"][0].as_object_mut().expect("a certificate");

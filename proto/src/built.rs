@@ -11,6 +11,9 @@ pub fn built_hash(config: &NodeConfig) -> Hash {
     let listeners = config.listeners.iter().map(Encoded::listener);
     let pools = config.pools.iter().map(Encoded::pool);
     let certificates = config.certificates.iter().map(Encoded::certificate);
-    let all = listeners.chain(pools).chain(certificates.flat_map(|(chain, key)| [chain, key]));
+    let lists = config.address_lists.iter().map(Encoded::address_list);
+    let maps = config.maps.iter().map(Encoded::map);
+    let certificates = certificates.flat_map(|(chain, key)| [chain, key]);
+    let all = listeners.chain(pools).chain(certificates).chain(lists).chain(maps);
     all.map(|encoded| (encoded.id, encoded.hash)).collect::<Manifest>().built_hash()
 }

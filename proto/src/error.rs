@@ -15,6 +15,10 @@ pub enum Noun {
     Certificate,
     /// `v1.Key`.
     Key,
+    /// `v1.AddressList`.
+    AddressList,
+    /// `v1.NameMap`.
+    Map,
     /// `v1.Resource` itself: its envelope.
     Resource,
     /// `v1.Manifest`.
@@ -28,6 +32,8 @@ impl fmt::Display for Noun {
             Self::Pool => "pool",
             Self::Certificate => "certificate",
             Self::Key => "key",
+            Self::AddressList => "address list",
+            Self::Map => "map",
             Self::Resource => "resource",
             Self::Manifest => "manifest",
         })

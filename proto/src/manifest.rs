@@ -260,6 +260,8 @@ pub fn kind_word(kind: ResourceKind) -> &'static str {
         ResourceKind::Pool => "pool",
         ResourceKind::Certificate => "certificate",
         ResourceKind::Key => "key",
+        ResourceKind::AddressList => "address-list",
+        ResourceKind::Map => "map",
     }
 }
 
@@ -270,6 +272,8 @@ pub fn kind_to_wire(kind: ResourceKind) -> i32 {
         ResourceKind::Pool => v1::ResourceKind::Pool,
         ResourceKind::Certificate => v1::ResourceKind::Certificate,
         ResourceKind::Key => v1::ResourceKind::Key,
+        ResourceKind::AddressList => v1::ResourceKind::AddressList,
+        ResourceKind::Map => v1::ResourceKind::Map,
     }
     .into()
 }
@@ -282,5 +286,7 @@ pub fn kind_from_wire(wire: i32) -> Option<ResourceKind> {
         v1::ResourceKind::Pool => Some(ResourceKind::Pool),
         v1::ResourceKind::Certificate => Some(ResourceKind::Certificate),
         v1::ResourceKind::Key => Some(ResourceKind::Key),
+        v1::ResourceKind::AddressList => Some(ResourceKind::AddressList),
+        v1::ResourceKind::Map => Some(ResourceKind::Map),
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, io::Read};
 
 use awe4lb_model::{
-    Certificate, Name, Protocol,
+    AddressList, Certificate, Name, Protocol, RuleAction, SniMap,
     placed::{
         NodeConfig, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem, ResourceId, ResourceKind,
     },
@@ -60,6 +60,16 @@ pub fn encode_certificate(
     Ok((chain.compress()?, key.compress()?))
 }
 
+/// Encodes an address list.
+pub fn encode_address_list(list: &AddressList) -> Result<EncodedResource, WireError> {
+    Encoded::address_list(list).compress()
+}
+
+/// Encodes a map.
+pub fn encode_map(map: &SniMap) -> Result<EncodedResource, WireError> {
+    Encoded::map(map).compress()
+}
+
 /// Encoded and hashed, not yet compressed.
 pub(crate) struct Encoded {
     pub(crate) id: ResourceId,
@@ -92,6 +102,16 @@ impl Encoded {
         let chain = convert::certificate_to_wire(&placed.certificate, key.hash);
         let chain = v1::resource::Body::Certificate(chain);
         (Self::new(ResourceKind::Certificate, name, vec!["tls"], chain), key)
+    }
+
+    pub(crate) fn address_list(list: &AddressList) -> Self {
+        let body = v1::resource::Body::AddressList(list.into());
+        Self::new(ResourceKind::AddressList, &list.name, vec!["lists"], body)
+    }
+
+    pub(crate) fn map(map: &SniMap) -> Self {
+        let body = v1::resource::Body::Map(map.into());
+        Self::new(ResourceKind::Map, &map.name, vec!["maps"], body)
     }
 
     fn new(kind: ResourceKind, name: &Name, requires: Vec<&'static str>, body: v1::resource::Body) -> Self {
@@ -129,6 +149,12 @@ pub fn encode_all(config: &NodeConfig) -> Result<Vec<EncodedResource>, WireError
         all.push(chain);
         all.push(key);
     }
+    for list in &config.address_lists {
+        all.push(encode_address_list(list)?);
+    }
+    for map in &config.maps {
+        all.push(encode_map(map)?);
+    }
     Ok(all)
 }
 
@@ -143,6 +169,10 @@ pub enum Decoded {
     Certificate(Certificate, Hash),
     /// The key of the certificate of this name.
     Key(Name, PrivateKeyPem),
+    /// A list of addresses.
+    AddressList(AddressList),
+    /// A map from server names to pools.
+    Map(SniMap),
 }
 
 impl Decoded {
@@ -153,6 +183,8 @@ impl Decoded {
             Self::Pool(placed) => (ResourceKind::Pool, &placed.pool.name),
             Self::Certificate(certificate, _) => (ResourceKind::Certificate, &certificate.name),
             Self::Key(name, _) => (ResourceKind::Key, name),
+            Self::AddressList(list) => (ResourceKind::AddressList, &list.name),
+            Self::Map(map) => (ResourceKind::Map, &map.name),
         };
         ResourceId { kind, name: name.clone() }
     }
@@ -200,6 +232,8 @@ fn decode_verified(bytes: &[u8]) -> Result<Decoded, WireError> {
             Some(v1::resource::Body::Pool(_)) => Noun::Pool,
             Some(v1::resource::Body::Certificate(_)) => Noun::Certificate,
             Some(v1::resource::Body::Key(_)) => Noun::Key,
+            Some(v1::resource::Body::AddressList(_)) => Noun::AddressList,
+            Some(v1::resource::Body::Map(_)) => Noun::Map,
             None => Noun::Resource,
         };
         return Err(Problem::UnknownField.at(noun, ""));
@@ -215,6 +249,8 @@ fn decode_verified(bytes: &[u8]) -> Result<Decoded, WireError> {
             let (certificate, key) = convert::key_from_wire(key)?;
             Ok(Decoded::Key(certificate, key))
         }
+        Some(v1::resource::Body::AddressList(list)) => Ok(Decoded::AddressList(list.try_into()?)),
+        Some(v1::resource::Body::Map(map)) => Ok(Decoded::Map(map.try_into()?)),
         None => Err(Problem::Missing.at(Noun::Resource, "/body")),
     }
 }
@@ -230,11 +266,15 @@ pub fn assemble(resources: impl IntoIterator<Item = (Hash, Decoded)>) -> Result<
             Decoded::Pool(pool) => config.pools.push(pool),
             Decoded::Certificate(certificate, key) => chains.push((certificate, key)),
             Decoded::Key(name, key) => drop(keys.insert(hash, (name, key))),
+            Decoded::AddressList(list) => config.address_lists.push(list),
+            Decoded::Map(map) => config.maps.push(map),
         }
     }
     config.listeners.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
     config.pools.sort_by(|a, b| a.pool.name.cmp(&b.pool.name));
     chains.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    config.address_lists.sort_by(|a, b| a.name.cmp(&b.name));
+    config.maps.sort_by(|a, b| a.name.cmp(&b.name));
     for (certificate, key_hash) in chains {
         let Some((_, key)) = keys.get(&key_hash).filter(|(name, _)| *name == certificate.name) else {
             let problem = Problem::Dangling(format!("key {key_hash}"));
@@ -250,6 +290,16 @@ fn check_references(config: &NodeConfig) -> Result<(), WireError> {
     unique(config.listeners.iter().map(|placed| &placed.listener.name), Noun::Listener)?;
     unique(config.pools.iter().map(|placed| &placed.pool.name), Noun::Pool)?;
     unique(config.certificates.iter().map(|placed| &placed.certificate.name), Noun::Certificate)?;
+    unique(config.address_lists.iter().map(|list| &list.name), Noun::AddressList)?;
+    unique(config.maps.iter().map(|map| &map.name), Noun::Map)?;
+    for map in &config.maps {
+        for pool in map.pools() {
+            if config.pools.binary_search_by(|placed| placed.pool.name.cmp(pool)).is_err() {
+                let path = format!("/{}/entries", map.name);
+                return Err(Problem::Dangling(format!("pool {pool}")).at(Noun::Map, path));
+            }
+        }
+    }
     for placed in &config.listeners {
         let listener = &placed.listener;
         for rule in &listener.rules {
@@ -258,6 +308,19 @@ fn check_references(config: &NodeConfig) -> Result<(), WireError> {
                     let path = format!("/{}/rules/{}/pool", listener.name, rule.name);
                     return Err(Problem::Dangling(format!("pool {pool}")).at(Noun::Listener, path));
                 }
+            }
+            let at_rule = || format!("/{}/rules/{}/match", listener.name, rule.name);
+            for list in rule.matches.lists() {
+                if config.address_lists.binary_search_by(|known| known.name.cmp(list)).is_err() {
+                    return Err(
+                        Problem::Dangling(format!("address list {list}")).at(Noun::Listener, at_rule())
+                    );
+                }
+            }
+            if let RuleAction::Map(map) = &rule.action
+                && config.maps.binary_search_by(|known| known.name.cmp(map)).is_err()
+            {
+                return Err(Problem::Dangling(format!("map {map}")).at(Noun::Listener, at_rule()));
             }
         }
         for name in listener.tls.iter().flat_map(|tls| &tls.certificates) {
@@ -287,5 +350,7 @@ fn noun(kind: ResourceKind) -> Noun {
         ResourceKind::Pool => Noun::Pool,
         ResourceKind::Certificate => Noun::Certificate,
         ResourceKind::Key => Noun::Key,
+        ResourceKind::AddressList => Noun::AddressList,
+        ResourceKind::Map => Noun::Map,
     }
 }

@@ -3,10 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost, Certificate, Connect, HashOn,
-    HealthCheck, Limits, Listener, Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol,
-    ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings,
-    WhenAllDown,
+    AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost,
+    Certificate, Connect, HashOn, HealthCheck, Limits, Listener, MapKey, Match, MinTlsVersion, Name, Outlier,
+    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts,
+    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -48,11 +48,35 @@ fn action(pool: &'static [&'static str]) -> impl Strategy<Value = RuleAction> {
 }
 
 fn rule() -> impl Strategy<Value = (Number, Rule)> {
-    let rest = (action(&["p0", "p1"]), any::<bool>(), any::<bool>());
-    (1u64.., name(), conditions(), rest).prop_map(|(number, name, matches, (action, terminate, sticky))| {
+    let rest = (action(&["p0", "p1"]), any::<bool>(), any::<bool>(), any::<bool>());
+    (1u64.., name(), conditions(), rest).prop_map(|(number, name, mut matches, rest)| {
+        let (mut action, terminate, sticky, by_map) = rest;
+        if by_map {
+            let map: Name = "m0".parse().unwrap();
+            (matches.sni, action) = (vec![SniPattern::Map(map.clone())], RuleAction::Map(map));
+        }
         let tls = if terminate { TlsMode::Terminate } else { TlsMode::Passthrough };
         (Number(number), Rule { name, matches, action, tls, sticky })
     })
+}
+
+fn addresses() -> impl Strategy<Value = Addresses> {
+    let lists = vec(Just("l0".parse::<Name>().unwrap()), 0..2);
+    (vec(prefix(), 0..3), lists).prop_map(|(prefixes, lists)| Addresses { prefixes, lists })
+}
+
+fn address_list() -> impl Strategy<Value = AddressList> {
+    (name(), vec(prefix().prop_map(|net| net.trunc()), 0..20))
+        .prop_map(|(name, entries)| AddressList::new(name, entries))
+}
+
+fn map() -> impl Strategy<Value = SniMap> {
+    let key = ("[a-z0-9]{1,3}(\\.[a-z0-9]{1,3}){0,2}", any::<bool>()).prop_map(|(name, wildcard)| {
+        if wildcard { MapKey::Wildcard(name.into()) } else { MapKey::Exact(name.into()) }
+    });
+    let pool = proptest::sample::select(vec!["p0", "p1"]).prop_map(|name| name.parse().unwrap());
+    (name(), proptest::collection::btree_map(key, pool, 0..20))
+        .prop_map(|(name, entries)| SniMap { name, entries: std::sync::Arc::new(entries) })
 }
 
 /// Conditions, up to two levels inside each other.
@@ -60,7 +84,7 @@ fn conditions() -> impl Strategy<Value = Match> {
     let port = (1u16.., any::<u16>())
         .prop_map(|(first, more)| PortRange { first, last: first.saturating_add(more) });
     let alpn = vec("[a-z0-9/.]{1,8}".prop_map(String::into_boxed_str), 0..2);
-    let addresses = (vec(prefix(), 0..3), vec(prefix(), 0..3));
+    let addresses = (addresses(), addresses());
     let flat = (vec(sni(), 0..3), alpn, option::of(any::<bool>()), addresses, vec(port, 0..2));
     let flat = flat.prop_map(|(sni, alpn, tls, (client, peer), port)| Match {
         sni,
@@ -212,7 +236,10 @@ pub fn node_config() -> impl Strategy<Value = NodeConfig> {
     let listeners = vec(listener(), 0..4);
     let pools = (pool(), pool(), vec(pool(), 0..3));
     let certificates = (certificate(), vec(certificate(), 0..2));
-    (listeners, pools, certificates).prop_map(|(mut listeners, (p0, p1, more), (c0, others))| {
+    let tables = (address_list(), map(), map());
+    let all = (listeners, pools, certificates, tables);
+    all.prop_map(|(mut listeners, (p0, p1, more), (c0, others), (mut l0, mut m0, mut m1))| {
+        (l0.name, m0.name, m1.name) = ("l0".parse().unwrap(), "m0".parse().unwrap(), "m1".parse().unwrap());
         let named = |mut placed: PlacedPool, name: &str| {
             placed.pool.name = name.parse().unwrap();
             placed
@@ -230,6 +257,6 @@ pub fn node_config() -> impl Strategy<Value = NodeConfig> {
         pools.dedup_by(|a, b| a.pool.name == b.pool.name);
         certificates.sort_by(|a, b| a.certificate.name.cmp(&b.certificate.name));
         certificates.dedup_by(|a, b| a.certificate.name == b.certificate.name);
-        NodeConfig { listeners, pools, certificates }
+        NodeConfig { listeners, pools, certificates, address_lists: vec![l0], maps: vec![m0, m1] }
     })
 }

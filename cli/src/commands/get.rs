@@ -41,6 +41,11 @@ const CERTIFICATES: &[Column] = &[
     ("KEY", false, |one| text(&one["meta"]["keyType"])),
     ("FINGERPRINT", true, |one| text(&one["meta"]["fingerprint"])),
 ];
+const ENTRIES: &[Column] = &[
+    ("NAME", false, |one| text(&one["name"])),
+    ("ENTRIES", false, |one| text(&one["meta"]["entries"])),
+    ("REVISION", true, |one| text(&one["meta"]["revision"])),
+];
 pub const NODES: &[Column] = &[
     ("NAME", false, |one| text(&one["name"])),
     ("STATE", false, |one| text(&one["state"])),
@@ -102,6 +107,8 @@ pub async fn get(client: &Client, kind: Kind, name: Option<&str>, form: Output) 
         Kind::Pools => ("pools", POOLS),
         Kind::Backends => ("backends", BACKENDS),
         Kind::Certificates => ("certificates", CERTIFICATES),
+        Kind::AddressLists => ("address-lists", ENTRIES),
+        Kind::Maps => ("maps", ENTRIES),
         Kind::Nodes => ("nodes", NODES),
         Kind::Tokens => ("tokens", TOKENS),
         Kind::JoinTokens => ("join-tokens", JOIN_TOKENS),

@@ -1,9 +1,12 @@
 //! What a write wants: operations on objects and their parts, each with its precondition.
 
-use awe4lb_model::document::Violation;
+use awe4lb_model::{
+    MapKey,
+    document::{self, Violation},
+};
 use serde_json::{Map, Value};
 
-use super::{Entry, Kind, Model};
+use super::{EntriesChange, Entry, Kind, Model};
 
 /// One operation of a write.
 #[derive(Debug, Clone)]
@@ -35,6 +38,10 @@ pub enum Operation {
     PatchPart(String, Value),
     /// Remove a part.
     DeletePart(String),
+    /// Change the entries of an address list: no revision.
+    Entries(EntriesChange),
+    /// Give (`Some`) or take away the pool of a name in a map.
+    MapEntry(MapKey, Option<String>),
 }
 
 /// What must hold of an object before it is changed.
@@ -45,6 +52,8 @@ pub enum Precondition {
     None,
     /// It is as this revision left it.
     Revision(u64),
+    /// It is as this revision, and for an address list this edition of its entries, left it.
+    Edition(u64, u64),
     /// It is there.
     Exists,
     /// It is not there.
@@ -93,7 +102,7 @@ impl From<anyhow::Error> for WriteError {
 }
 
 impl Precondition {
-    fn check(self, kind: Kind, name: &str, entry: Option<&Entry>) -> Result<(), WriteError> {
+    pub(super) fn check(self, kind: Kind, name: &str, entry: Option<&Entry>) -> Result<(), WriteError> {
         let what = || format!("{} {name:?}", kind.word());
         match (self, entry) {
             (Self::Revision(wanted), Some(entry)) if entry.revision != wanted => {
@@ -103,7 +112,12 @@ impl Precondition {
                     entry.revision
                 )))
             }
-            (Self::Revision(_) | Self::Exists, None) => {
+            (Self::Edition(revision, edition), Some(entry))
+                if (entry.revision, entry.edition()) != (revision, edition) =>
+            {
+                Err(WriteError::Stale(format!("{} was changed since: load it again", what())))
+            }
+            (Self::Revision(_) | Self::Edition(..) | Self::Exists, None) => {
                 Err(WriteError::Stale(format!("{} is not there (any more)", what())))
             }
             (Self::Absent, Some(_)) => Err(WriteError::Stale(format!("{} is there already", what()))),
@@ -140,6 +154,20 @@ impl Edit {
             Operation::Delete => {
                 current.ok_or_else(missing)?;
                 None
+            }
+            Operation::Entries(_) => {
+                return Err(WriteError::NotFound(format!(
+                    "a {} has no entries of that kind",
+                    self.kind.word()
+                )));
+            }
+            Operation::MapEntry(key, pool) => {
+                let mut body = current.ok_or_else(missing)?.clone();
+                edit_map(&mut body, key, pool.as_deref()).ok_or_else(|| {
+                    WriteError::NotFound(format!("map {:?} has no entry {:?}", self.name, key.to_string()))
+                })?;
+                cut = format!("/entries/{key}");
+                Some(body)
             }
             Operation::PutPart(name, _) | Operation::PatchPart(name, _) | Operation::DeletePart(name) => {
                 let mut body = current.ok_or_else(missing)?.clone();
@@ -192,6 +220,23 @@ impl Edit {
         };
         Ok(format!("/{field}/{at}"))
     }
+}
+
+/// `None`: there is no such entry to take away. The name may be there in another spelling.
+fn edit_map(body: &mut Value, key: &MapKey, pool: Option<&str>) -> Option<()> {
+    let entries = body.get_mut("entries")?.as_object_mut()?;
+    let mut name = key.to_string();
+    if !entries.contains_key(&name)
+        && let Some(other) =
+            entries.keys().find(|other| document::map_key(other).is_ok_and(|other| other == *key))
+    {
+        name = other.clone();
+    }
+    match pool {
+        Some(pool) => drop(entries.insert(name, pool.into())),
+        None => drop(entries.shift_remove(&name)?),
+    }
+    Some(())
 }
 
 fn without_meta(mut body: Value) -> Value {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::placed::{Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem};
-use awe4lb_model::{Certificate, Listener, Pool};
+use awe4lb_model::{AddressList, Certificate, Listener, Pool, SniMap};
 use serde_json::{Value, json};
 
 use super::CertificateFacts;
@@ -19,11 +19,16 @@ pub enum Kind {
     Pool,
     /// What TLS is terminated with.
     Certificate,
+    /// Addresses by name.
+    AddressList,
+    /// From server names to pools.
+    Map,
 }
 
 impl Kind {
     /// Those that come by name.
-    pub const NAMED: [Self; 3] = [Self::Listener, Self::Pool, Self::Certificate];
+    pub const NAMED: [Self; 5] =
+        [Self::Listener, Self::Pool, Self::Certificate, Self::AddressList, Self::Map];
 
     /// As in changes and in the store.
     pub fn word(self) -> &'static str {
@@ -32,16 +37,20 @@ impl Kind {
             Self::Listener => "listener",
             Self::Pool => "pool",
             Self::Certificate => "certificate",
+            Self::AddressList => "addressList",
+            Self::Map => "map",
         }
     }
 
-    /// As in documents and paths.
+    /// As in documents.
     pub fn field(self) -> &'static str {
         match self {
             Self::Defaults => "defaults",
             Self::Listener => "listeners",
             Self::Pool => "pools",
             Self::Certificate => "certificates",
+            Self::AddressList => "addressLists",
+            Self::Map => "maps",
         }
     }
 
@@ -50,15 +59,13 @@ impl Kind {
         match self {
             Self::Listener => Some("rules"),
             Self::Pool => Some("backends"),
-            Self::Defaults | Self::Certificate => None,
+            Self::Defaults | Self::Certificate | Self::AddressList | Self::Map => None,
         }
     }
 
     /// By [`Self::word`].
     pub fn of_word(word: &str) -> Option<Self> {
-        [Self::Defaults, Self::Listener, Self::Pool, Self::Certificate]
-            .into_iter()
-            .find(|kind| kind.word() == word)
+        std::iter::once(Self::Defaults).chain(Self::NAMED).find(|kind| kind.word() == word)
     }
 }
 
@@ -68,6 +75,9 @@ pub(super) enum Noun {
     Listener(Listener),
     Pool(Pool),
     Certificate(Certificate, PrivateKeyPem, CertificateFacts),
+    /// With the edition of its entries.
+    AddressList(AddressList, u64),
+    Map(SniMap),
 }
 
 impl Noun {
@@ -76,7 +86,7 @@ impl Noun {
         match self {
             Self::Listener(listener) => listener.rules.iter().map(|rule| rule.name.as_str()).collect(),
             Self::Pool(pool) => pool.backends.iter().map(|backend| backend.name.as_str()).collect(),
-            Self::Certificate(..) => Vec::new(),
+            Self::Certificate(..) | Self::AddressList(..) | Self::Map(_) => Vec::new(),
         }
     }
 }
@@ -100,19 +110,59 @@ pub struct Entry {
 impl Entry {
     /// Its ETag.
     pub fn etag(&self) -> String {
-        format!("\"{}\"", self.revision)
+        match self.edition() {
+            0 => format!("\"{}\"", self.revision),
+            edition => format!("\"{}.{edition}\"", self.revision),
+        }
+    }
+
+    /// Of an address list: how often its entries changed. Else 0.
+    pub fn edition(&self) -> u64 {
+        if let Noun::AddressList(_, edition) = &self.noun { *edition } else { 0 }
+    }
+
+    /// Of an address list: with its entries.
+    pub fn address_list(&self) -> Option<&AddressList> {
+        if let Noun::AddressList(list, _) = &self.noun { Some(list) } else { None }
+    }
+
+    /// Of a map: with its entries.
+    pub fn map(&self) -> Option<&SniMap> {
+        if let Noun::Map(map) = &self.noun { Some(map) } else { None }
+    }
+
+    /// What the user wrote, with the entries of an address list.
+    pub fn intent(&self) -> Value {
+        let mut body = self.body.clone();
+        if let (Some(list), Some(body)) = (self.address_list(), body.as_object_mut()) {
+            body.insert("entries".into(), super::lists::entries_json(list));
+        }
+        body
     }
 
     /// Of a certificate: what is in it.
     pub fn certificate(&self) -> Option<&CertificateFacts> {
         match &self.noun {
             Noun::Certificate(_, _, facts) => Some(facts),
-            Noun::Listener(_) | Noun::Pool(_) => None,
+            Noun::Listener(_) | Noun::Pool(_) | Noun::AddressList(..) | Noun::Map(_) => None,
         }
     }
 
     /// The object as it is answered: with `meta`.
     pub fn to_json(&self) -> Value {
+        self.with_meta(self.intent())
+    }
+
+    /// The object in a list of objects: without what may be a hundred thousand entries, but with their number.
+    pub fn to_short_json(&self) -> Value {
+        let mut body = self.body.clone();
+        if let (Noun::Map(_), Some(body)) = (&self.noun, body.as_object_mut()) {
+            body.shift_remove("entries");
+        }
+        self.with_meta(body)
+    }
+
+    fn with_meta(&self, body: Value) -> Value {
         let mut meta = json!({
             "number": self.number,
             "etag": self.etag(),
@@ -125,10 +175,16 @@ impl Entry {
                 meta.extend(facts);
             }
         }
+        let entries = self.address_list().map(|list| list.entries.len());
+        if let (Some(entries), Some(meta)) =
+            (entries.or(self.map().map(|map| map.entries.len())), meta.as_object_mut())
+        {
+            meta.insert("entries".into(), entries.into());
+        }
         let mut object = serde_json::Map::new();
         object.insert("meta".into(), meta);
-        if let Value::Object(fields) = &self.body {
-            object.extend(fields.clone());
+        if let Value::Object(fields) = body {
+            object.extend(fields);
         }
         Value::Object(object)
     }

@@ -6,6 +6,7 @@
 mod certificate;
 mod change;
 mod entry;
+mod lists;
 mod model;
 mod next;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::store::Store;
 pub use certificate::CertificateFacts;
 pub use change::{Edit, Operation, Precondition, WriteError};
 pub use entry::{Entry, Kind};
+pub use lists::{EntriesChange, text as entry_text};
 pub use model::Model;
 pub use write::{Origin, Outcome, Write, WriteWhat};
 

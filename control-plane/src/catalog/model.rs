@@ -50,6 +50,13 @@ impl Model {
                 Noun::Listener(document::decode_listener(&node, &self.defaults).map_err(broken)?)
             }
             Kind::Pool => Noun::Pool(document::decode_pool(&node, &self.defaults).map_err(broken)?),
+            Kind::AddressList => {
+                let list = document::decode_address_list(&node).map_err(broken)?;
+                let stored = store.list_entries(&stored.name).await?;
+                stored
+                    .map_or(Noun::AddressList(list, 0), |known| Noun::AddressList(known.list, known.edition))
+            }
+            Kind::Map => Noun::Map(document::decode_map(&node).map_err(broken)?),
             Kind::Certificate => {
                 let (certificate, _) = document::decode_certificate(&node).map_err(broken)?;
                 let facts =
@@ -80,11 +87,10 @@ impl Model {
         self.objects.get(&kind).into_iter().flatten().map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// The document as users wrote it, without keys.
+    /// The document as users wrote it, with the entries of address lists and without keys.
     pub fn intent(&self) -> Value {
-        let lists = Kind::NAMED.map(|kind| {
-            (kind.field(), self.all(kind).map(|(_, entry)| entry.body.clone()).collect::<Vec<_>>())
-        });
+        let lists = Kind::NAMED
+            .map(|kind| (kind.field(), self.all(kind).map(|(_, entry)| entry.intent()).collect::<Vec<_>>()));
         document_of(self.defaults_body.clone(), lists)
     }
 
@@ -97,6 +103,11 @@ impl Model {
                 .all(Kind::Certificate)
                 .filter_map(|(_, entry)| entry.placed_certificate())
                 .collect(),
+            address_lists: self
+                .all(Kind::AddressList)
+                .filter_map(|(_, entry)| entry.address_list().cloned())
+                .collect(),
+            maps: self.all(Kind::Map).filter_map(|(_, entry)| entry.map().cloned()).collect(),
         }
     }
 
@@ -108,6 +119,8 @@ impl Model {
                 Noun::Listener(listener) => config.listeners.push(listener.clone()),
                 Noun::Pool(pool) => config.pools.push(pool.clone()),
                 Noun::Certificate(certificate, ..) => config.certificates.push(certificate.clone()),
+                Noun::AddressList(list, _) => config.address_lists.push(list.clone()),
+                Noun::Map(map) => config.maps.push(map.clone()),
             }
         }
         config

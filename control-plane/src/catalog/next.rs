@@ -13,8 +13,9 @@ use awe4lb_model::{
 use serde_json::Value;
 
 use super::{
-    CertificateFacts, Edit, Entry, Kind, Model, WriteError,
+    CertificateFacts, Edit, EntriesChange, Entry, Kind, Model, Operation, WriteError,
     entry::Noun,
+    lists,
     model::{document_of, stored_key},
 };
 use crate::store::Store;
@@ -36,13 +37,15 @@ pub(super) struct Drafts {
     pub(super) warnings: Vec<Violation>,
     /// Keys that came with the write, by certificate.
     pub(super) new_keys: Vec<(String, PrivateKeyPem)>,
+    /// Address lists whose entries change.
+    pub(super) new_entries: Vec<String>,
 }
 
 /// Single objects: only what is touched is decoded.
 pub(super) async fn draft_edits(store: &Store, model: &Model, edits: &[Edit]) -> Result<Drafts, WriteError> {
     let mut bodies: BTreeMap<(Kind, String), (Option<Value>, String, String)> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for edit in edits {
+    for edit in edits.iter().filter(|edit| !matches!(edit.operation, Operation::Entries(_))) {
         let key = (edit.kind, edit.name.clone());
         let current = match bodies.get(&key) {
             Some((body, ..)) => body.as_ref(),
@@ -57,6 +60,11 @@ pub(super) async fn draft_edits(store: &Store, model: &Model, edits: &[Edit]) ->
         }
     }
     let mut drafts = Drafts::default();
+    for edit in edits {
+        if let Operation::Entries(change) = &edit.operation {
+            draft_entries(model, edit, change, &mut drafts)?;
+        }
+    }
     for ((kind, name), (body, pointer, cut)) in bodies {
         let relative = |violation: Violation| {
             let rest = violation.pointer.strip_prefix(&cut).unwrap_or(&violation.pointer);
@@ -72,6 +80,27 @@ pub(super) async fn draft_edits(store: &Store, model: &Model, edits: &[Edit]) ->
         }
     }
     if wrong.is_empty() { Ok(drafts) } else { Err(WriteError::Invalid(wrong)) }
+}
+
+/// The entries of a list that is there.
+fn draft_entries(
+    model: &Model,
+    edit: &Edit,
+    change: &EntriesChange,
+    drafts: &mut Drafts,
+) -> Result<(), WriteError> {
+    let entry = model.get(edit.kind, &edit.name);
+    edit.precondition.check(edit.kind, &edit.name, entry.map(|entry| &**entry))?;
+    let Some((entry, list)) = entry.and_then(|entry| Some((entry, entry.address_list()?))) else {
+        return Err(WriteError::NotFound(format!("there is no {} {:?}", edit.kind.word(), edit.name)));
+    };
+    if let Some(changed) = lists::change(list, change)? {
+        let noun = Noun::AddressList(changed, entry.edition() + 1);
+        drafts.new_entries.push(edit.name.clone());
+        let new = Some((entry.body.clone(), noun));
+        drafts.objects.push(Draft { kind: edit.kind, name: edit.name.clone(), new });
+    }
+    Ok(())
 }
 
 async fn decode(
@@ -90,6 +119,17 @@ async fn decode(
         Kind::Defaults => {
             return Err(WriteError::NotFound("the defaults are part of the whole document".into()));
         }
+        Kind::Map => document::decode_map(&node).map(Noun::Map),
+        Kind::AddressList => match document::decode_address_list(&node) {
+            Err(violations) => Err(violations),
+            Ok(list) => {
+                let is_given = node.field("entries").is_some();
+                if let NodeKind::Object(entries) = &mut node.kind {
+                    entries.retain(|entry| entry.key != "entries");
+                }
+                Ok(lists::enlist(store, model, list, is_given, drafts).await?)
+            }
+        },
         Kind::Certificate => match document::decode_certificate(&node) {
             Err(violations) => Err(violations),
             Ok((certificate, key)) => {
@@ -179,6 +219,16 @@ pub(super) async fn draft_document(
     }
     for pool in compiled.config.pools {
         add(Kind::Pool, pool.name.clone().as_str(), Noun::Pool(pool));
+    }
+    for map in compiled.config.maps {
+        add(Kind::Map, map.name.clone().as_str(), Noun::Map(map));
+    }
+    for list in compiled.config.address_lists {
+        let name = list.name.to_string();
+        let is_given = compiled.lists_with_entries.contains(&list.name);
+        let noun = lists::enlist(store, model, list, is_given, &mut drafts).await?;
+        let body = bodies.remove(&(Kind::AddressList, name.clone())).unwrap_or_default();
+        drafts.objects.push(Draft { kind: Kind::AddressList, name, new: Some((body, noun)) });
     }
     let mut wrong = Vec::new();
     for certificate in compiled.config.certificates {
@@ -321,7 +371,7 @@ impl Next {
             };
             match old {
                 Some(old) if old.body == body && old.noun == noun => {}
-                // Other defaults: the object means something else, but nobody wrote it anew.
+                // Other defaults, or other entries: the object means something else, but nobody wrote it anew.
                 Some(old) if old.body == body => {
                     objects.insert(draft.name, Arc::new(Entry { noun, ..(**old).clone() }));
                 }

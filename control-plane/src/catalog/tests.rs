@@ -302,3 +302,106 @@ async fn a_caller_that_goes_away_does_not_tear_memory_from_disk() {
     assert_eq!(bench.catalog.store().head().await.unwrap(), last.head.revision);
     assert_eq!(bench.catalog.intent_as_of(last.head.revision).await.unwrap(), last.head.model.intent());
 }
+
+const WITH_LIST: &str = "
+listeners: [{ name: web, bind: ['*:8080'], rules: [{ name: a, match: { client: { list: offices } }, pool: app }] }]
+pools: [{ name: app }]
+addressLists: [{ name: offices, entries: [192.0.2.0/24, 10.0.0.1] }]
+maps: [{ name: tenants, entries: { A.example.com: app } }]
+";
+
+impl Bench {
+    fn entries(&self, list: &str) -> Vec<String> {
+        let head = self.catalog.head();
+        let entry = head.model.get(Kind::AddressList, list).unwrap();
+        let own: Vec<_> = entry.address_list().unwrap().entries.iter().map(entry_text).collect();
+        let placed = head.placed.address_lists.iter().find(|placed| placed.name.as_str() == list).unwrap();
+        assert_eq!(placed.entries.iter().map(entry_text).collect::<Vec<_>>(), own, "what nodes run");
+        own
+    }
+
+    async fn entries_by(&self, add: &str, remove: &str) -> Result<Outcome, WriteError> {
+        let prefixes =
+            |text: &str| text.split_whitespace().map(|text| document::prefix(text).unwrap()).collect();
+        let change = EntriesChange::Patch { add: prefixes(add), remove: prefixes(remove) };
+        self.edit(Kind::AddressList, "offices", Operation::Entries(change)).await
+    }
+}
+
+#[tokio::test]
+async fn entries_of_a_list_change_without_a_revision_and_outlive_a_restart() {
+    let mut bench = Bench::new().await;
+    bench.document(WITH_LIST, true).await.unwrap();
+    assert_eq!(bench.entries("offices"), ["10.0.0.1", "192.0.2.0/24"]);
+    let mut heads = bench.catalog.subscribe();
+    heads.borrow_and_update();
+    let before = bench.catalog.head();
+    let outcome = bench.entries_by("198.51.100.7 10.0.0.1", "192.0.2.0/24 203.0.113.9").await.unwrap();
+    assert!(outcome.changed && !outcome.has_revision && heads.has_changed().unwrap());
+    assert_eq!(outcome.changes[0].after.as_ref().unwrap()["entries"], json!(["10.0.0.1", "198.51.100.7"]));
+    assert_eq!(bench.catalog.head().revision, before.revision);
+    assert_eq!(bench.entries("offices"), ["10.0.0.1", "198.51.100.7"]);
+    assert!(!bench.entries_by("10.0.0.1", "").await.unwrap().changed);
+
+    bench.restart().await;
+    assert_eq!(bench.entries("offices"), ["10.0.0.1", "198.51.100.7"]);
+    // The same document without entries, with the same entries, and the export: nothing to do.
+    let export = bench.catalog.head().model.intent();
+    assert_eq!(export["addressLists"][0]["entries"], json!(["10.0.0.1", "198.51.100.7"]));
+    assert!(!bench.document(&export.to_string(), true).await.unwrap().changed);
+    let silent = WITH_LIST.replace(", entries: [192.0.2.0/24, 10.0.0.1]", "");
+    assert!(!bench.document(&silent, true).await.unwrap().changed);
+    // A document with entries sets them, still without a revision.
+    let outcome = bench.document(WITH_LIST, true).await.unwrap();
+    assert!(outcome.changed && !outcome.has_revision);
+    assert_eq!(bench.entries("offices"), ["10.0.0.1", "192.0.2.0/24"]);
+}
+
+#[tokio::test]
+async fn a_deleted_list_finds_its_entries_again_and_one_in_use_stays() {
+    let bench = Bench::new().await;
+    bench.document(WITH_LIST, true).await.unwrap();
+    let refused = bench.edit(Kind::AddressList, "offices", Operation::Delete).await.unwrap_err();
+    assert!(matches!(&refused, WriteError::Conflict(detail, _) if detail.contains("web")), "{refused}");
+    bench.document(DOCUMENT, true).await.unwrap();
+    assert!(bench.catalog.head().placed.address_lists.is_empty());
+    bench.write(WriteWhat::Restore(1)).await.unwrap();
+    assert_eq!(bench.entries("offices"), ["10.0.0.1", "192.0.2.0/24"]);
+}
+
+#[tokio::test]
+async fn the_etag_of_a_list_knows_its_entries() {
+    let bench = Bench::new().await;
+    bench.document(WITH_LIST, true).await.unwrap();
+    let edit = |precondition| {
+        let change = EntriesChange::Replace(Vec::new());
+        bench.edit_if(Kind::AddressList, "offices", Operation::Entries(change), precondition)
+    };
+    assert!(matches!(edit(Precondition::Edition(1, 0)).await, Err(WriteError::Stale(_))));
+    let outcome = edit(Precondition::Edition(1, 1)).await.unwrap();
+    assert_eq!(outcome.head.model.get(Kind::AddressList, "offices").unwrap().etag(), "\"1.2\"");
+    assert!(bench.entries("offices").is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_of_a_map_is_one_small_write() {
+    let bench = Bench::new().await;
+    bench.document(WITH_LIST, true).await.unwrap();
+    let entry = |key: &str, pool: Option<&str>| {
+        let operation = Operation::MapEntry(document::map_key(key).unwrap(), pool.map(str::to_owned));
+        bench.edit(Kind::Map, "tenants", operation)
+    };
+    entry("*.b.example.com", Some("app")).await.unwrap();
+    entry("a.example.com", Some("app")).await.unwrap();
+    let refused = entry("c.example.com", Some("nowhere")).await.unwrap_err();
+    let WriteError::Invalid(violations) = refused else { panic!("{refused}") };
+    assert_eq!(violations[0].pointer, "/entries/c.example.com");
+    entry("A.Example.com", None).await.unwrap();
+    assert!(matches!(entry("a.example.com", None).await, Err(WriteError::NotFound(_))));
+    let head = bench.catalog.head();
+    assert_eq!(
+        head.model.get(Kind::Map, "tenants").unwrap().body["entries"],
+        json!({"*.b.example.com": "app"})
+    );
+    assert!(matches!(bench.edit(Kind::Pool, "app", Operation::Delete).await, Err(WriteError::Conflict(..))));
+}

@@ -8,10 +8,14 @@ use serde_json::Value;
 use super::{
     Catalog, Edit, Head, Kind, Model, WriteError,
     entry::Noun,
+    lists,
     model::document_of,
     next::{self, Drafts, Next},
 };
-use crate::store::objects::{Revision, Summary, Written, write_private_key, write_revision};
+use crate::store::{
+    lists::write_list_entries,
+    objects::{Revision, Summary, Written, write_private_key, write_revision},
+};
 
 /// Who writes, and why.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +64,8 @@ pub struct Outcome {
     pub head: Arc<Head>,
     /// Whether there is anything new.
     pub changed: bool,
+    /// Whether that is a revision: entries of address lists alone make none.
+    pub has_revision: bool,
     /// What.
     pub changes: Vec<Change>,
     /// What looks wrong but is allowed.
@@ -89,14 +95,17 @@ impl Catalog {
         let mut drafts = self.draft(&head.model, write.what).await?;
         let warnings = std::mem::take(&mut drafts.warnings);
         let new_keys = std::mem::take(&mut drafts.new_keys);
+        let new_entries = std::mem::take(&mut drafts.new_entries);
         let now = jiff::Timestamp::now().to_string();
-        let next = Next::of(&head.model, drafts, head.revision + 1, &now, *next_number);
-        if next.touched.is_empty() {
-            return Ok(Outcome { head, changed: false, changes: Vec::new(), warnings });
+        let mut next = Next::of(&head.model, drafts, head.revision + 1, &now, *next_number);
+        let has_revision = !next.touched.is_empty();
+        if !has_revision && new_entries.is_empty() {
+            return Ok(Outcome { head, changed: false, has_revision, changes: Vec::new(), warnings });
         }
         check_references(&next)?;
+        lists::tell(&mut next.changes, &head.model, &next.model, &new_entries);
         let revision = Revision {
-            number: head.revision + 1,
+            number: head.revision + u64::from(has_revision),
             created_at: now,
             author: write.origin.author,
             message: write.origin.message,
@@ -104,7 +113,7 @@ impl Catalog {
             summary: Summary::of(&next.changes),
         };
         if !write.dry_run {
-            self.commit(&revision, &next, &new_keys).await?;
+            self.commit(&revision, &next, &new_keys, &new_entries).await?;
             *next_number = next.next_number;
         }
         let new_head = Arc::new(Head {
@@ -116,7 +125,7 @@ impl Catalog {
         if !write.dry_run {
             self.head.send_replace(new_head.clone());
         }
-        Ok(Outcome { head: new_head, changed: true, changes: next.changes, warnings })
+        Ok(Outcome { head: new_head, changed: true, has_revision, changes: next.changes, warnings })
     }
 
     async fn draft(&self, model: &Model, what: WriteWhat) -> Result<Drafts, WriteError> {
@@ -151,6 +160,7 @@ impl Catalog {
         revision: &Revision,
         next: &Next,
         new_keys: &[(String, awe4lb_model::placed::PrivateKeyPem)],
+        new_entries: &[String],
     ) -> Result<(), WriteError> {
         let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await?;
         let no_parts = std::collections::BTreeMap::new();
@@ -166,7 +176,14 @@ impl Catalog {
                 },
             })
             .collect();
-        write_revision(&mut tx, revision, &written, next.next_number).await?;
+        if !next.touched.is_empty() {
+            write_revision(&mut tx, revision, &written, next.next_number).await?;
+        }
+        for name in new_entries {
+            let Some(entry) = next.model.get(Kind::AddressList, name) else { continue };
+            let Some(list) = entry.address_list() else { continue };
+            write_list_entries(&mut tx, list, entry.edition(), &revision.created_at).await?;
+        }
         for (name, key) in new_keys {
             let Some(entry) = next.model.get(Kind::Certificate, name) else { continue };
             let Noun::Certificate(_, _, facts) = &entry.noun else { continue };
@@ -184,28 +201,31 @@ fn check_references(next: &Next) -> Result<(), WriteError> {
     if violations.is_empty() {
         return Ok(());
     }
-    let of_listener = |violation: &Violation| {
-        violation.pointer.strip_prefix("/listeners/").map(|rest| match rest.split_once('/') {
-            Some((name, _)) => name.to_owned(),
-            None => rest.to_owned(),
+    // Whose fault it is: the object that a pointer names.
+    let holder = |violation: &Violation| {
+        let kinds = [(Kind::Listener, "/listeners/"), (Kind::Map, "/maps/")];
+        kinds.into_iter().find_map(|(kind, start)| {
+            let rest = violation.pointer.strip_prefix(start)?;
+            Some((kind, rest.split('/').next().unwrap_or(rest).to_owned()))
         })
     };
-    let is_touched = |name: &str| next.touched.iter().any(|(kind, of)| *kind == Kind::Listener && of == name);
-    let touched = |violation: &Violation| of_listener(violation).is_some_and(|name| is_touched(&name));
+    let touched = |violation: &Violation| holder(violation).is_some_and(|of| next.touched.contains(&of));
     if violations.iter().any(touched) {
-        // A write of one listener points into it; one of several says which.
-        let listeners = next.touched.iter().filter(|(kind, _)| *kind == Kind::Listener).count();
-        let relative = |violation: Violation| match (listeners, of_listener(&violation)) {
-            (1, Some(name)) if is_touched(&name) => Violation {
-                pointer: violation.pointer[format!("/listeners/{name}").len()..].to_owned(),
+        // A write of one object points into it; one of several says which.
+        let holders =
+            next.touched.iter().filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Map)).count();
+        let relative = |violation: Violation| match (holders, holder(&violation)) {
+            (1, Some(of)) if next.touched.contains(&of) => Violation {
+                pointer: violation.pointer[format!("/{}/{}", of.0.field(), of.1).len()..].to_owned(),
                 ..violation
             },
             _ => violation,
         };
         return Err(WriteError::Invalid(violations.into_iter().map(relative).collect()));
     }
-    let holders: std::collections::BTreeSet<String> = violations.iter().filter_map(of_listener).collect();
-    let holders: Vec<String> = holders.into_iter().map(|name| format!("{name:?}")).collect();
-    let detail = format!("still needed by listener {}", holders.join(", "));
+    let holders: std::collections::BTreeSet<(Kind, String)> = violations.iter().filter_map(holder).collect();
+    let holders: Vec<String> =
+        holders.into_iter().map(|(kind, name)| format!("{} {name:?}", kind.word())).collect();
+    let detail = format!("still needed by {}", holders.join(", "));
     Err(WriteError::Conflict(detail, violations))
 }

@@ -7,11 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use awe4lb_model::placed::NodeConfig;
+use awe4lb_model::{
+    AddressList, Name, RuleAction, SniMap,
+    placed::{NodeConfig, ResourceId, ResourceKind},
+};
 use awe4lb_proto::{
     Hash, WireError,
     manifest::Manifest,
-    resources::{EncodedResource, encode_certificate, encode_listener, encode_pool},
+    resources::{
+        EncodedResource, encode_address_list, encode_certificate, encode_listener, encode_map, encode_pool,
+    },
 };
 
 use crate::catalog::Head;
@@ -61,6 +66,20 @@ impl Snapshot {
             let (chain, key) = encode_certificate(placed)?;
             all.extend([Arc::new(chain), Arc::new(key)]);
         }
+        let used = lists_of(&config);
+        for list in config.address_lists.iter().filter(|list| used.contains(&list.name)) {
+            all.push(match old.same(old.lists.get(list.name.as_str()), list) {
+                Some(hash) => hash,
+                None => Arc::new(encode_address_list(list)?),
+            });
+        }
+        let used = maps_of(&config);
+        for map in config.maps.iter().filter(|map| used.contains(&map.name)) {
+            all.push(match old.same(old.maps.get(map.name.as_str()), map) {
+                Some(hash) => hash,
+                None => Arc::new(encode_map(map)?),
+            });
+        }
         let manifest = Manifest::of(all.iter().map(|resource| &**resource));
         Ok(Self {
             lineage: head.lineage.clone(),
@@ -84,12 +103,25 @@ impl Snapshot {
     }
 }
 
+/// Address lists that a listener refers to.
+fn lists_of(config: &NodeConfig) -> BTreeSet<&Name> {
+    config.listeners.iter().flat_map(|placed| placed.listener.lists()).collect()
+}
+
+/// Maps that a rule refers to.
+fn maps_of(config: &NodeConfig) -> BTreeSet<&Name> {
+    let actions = config.listeners.iter().flat_map(|placed| &placed.listener.rules).map(|rule| &rule.action);
+    actions.filter_map(|action| if let RuleAction::Map(map) = action { Some(map) } else { None }).collect()
+}
+
 /// The snapshot before, by name.
 #[derive(Default)]
 struct Old<'a> {
     snapshot: Option<&'a Snapshot>,
     listeners: HashMap<&'a str, &'a awe4lb_model::placed::PlacedListener>,
     pools: HashMap<&'a str, &'a awe4lb_model::placed::PlacedPool>,
+    lists: HashMap<&'a str, &'a AddressList>,
+    maps: HashMap<&'a str, &'a SniMap>,
 }
 
 trait Placed: PartialEq {
@@ -110,6 +142,18 @@ impl Placed for awe4lb_model::placed::PlacedPool {
     }
 }
 
+impl Placed for AddressList {
+    fn id(&self) -> ResourceId {
+        ResourceId { kind: ResourceKind::AddressList, name: self.name.clone() }
+    }
+}
+
+impl Placed for SniMap {
+    fn id(&self) -> ResourceId {
+        ResourceId { kind: ResourceKind::Map, name: self.name.clone() }
+    }
+}
+
 impl<'a> Old<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let listeners = snapshot.config.listeners.iter();
@@ -118,6 +162,8 @@ impl<'a> Old<'a> {
             snapshot: Some(snapshot),
             listeners: listeners.map(|placed| (placed.listener.name.as_str(), placed)).collect(),
             pools: pools.map(|placed| (placed.pool.name.as_str(), placed)).collect(),
+            lists: snapshot.config.address_lists.iter().map(|list| (list.name.as_str(), list)).collect(),
+            maps: snapshot.config.maps.iter().map(|map| (map.name.as_str(), map)).collect(),
         }
     }
 

@@ -81,7 +81,8 @@ impl Planner {
         while head.changed().await.is_ok() {
             let started = Instant::now();
             let newest = head.borrow_and_update().clone();
-            if newest.revision != self.current.borrow().revision
+            // Entries of address lists change without a revision.
+            if !Arc::ptr_eq(&newest.placed, &self.current.borrow().config)
                 && let Err(error) = self.take(newest.clone()).await
             {
                 tracing::error!(revision = newest.revision, "a revision cannot be sent to nodes: {error}");

@@ -131,7 +131,7 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),
         (Some("*"), None) => Ok(Precondition::Exists),
-        (Some(etag), None) => Ok(Precondition::Revision(revision_of_etag(etag)?)),
+        (Some(etag), None) => precondition_of_etag(etag),
         (None, Some("*")) => Ok(Precondition::Absent),
         _ => Err(Problem::bad_request(
             "writes take If-Match: \"N\", If-Match: * or If-None-Match: *, one of them",
@@ -139,11 +139,18 @@ pub fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     }
 }
 
-/// An ETag is the number of a revision.
-pub fn revision_of_etag(etag: &str) -> Result<u64, Problem> {
-    let number = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"').parse();
+/// An ETag is the number of a revision; of an address list also that of the edition of its entries.
+pub fn precondition_of_etag(etag: &str) -> Result<Precondition, Problem> {
+    let text = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+    let condition = match text.split_once('.') {
+        None => text.parse().ok().map(Precondition::Revision),
+        Some((revision, edition)) => revision
+            .parse()
+            .ok()
+            .and_then(|revision| Some(Precondition::Edition(revision, edition.parse().ok()?))),
+    };
     // An ETag that we never gave matches nothing.
-    number.map_err(|_| Problem::precondition(format!("{etag} is no ETag of this object")))
+    condition.ok_or_else(|| Problem::precondition(format!("{etag} is no ETag of this object")))
 }
 
 /// Who writes, and by which way.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Problem,
-    body::{Query, Text, revision_of_etag},
+    body::{Query, Text, precondition_of_etag},
     objects::{Caller, set_revision, with_etag},
     routes::{Doc, Route},
 };
@@ -107,7 +107,7 @@ fn changeset_schema() -> Value {
         "message": {"type": "string"},
         "changes": {"type": "array", "items": {"type": "object", "required": ["op", "kind", "name"], "properties": {
             "op": {"enum": ["put", "delete"]},
-            "kind": {"enum": ["listener", "pool", "certificate"]},
+            "kind": {"enum": Kind::NAMED.map(Kind::word)},
             "name": {"type": "string"},
             "object": {"type": "object"},
             "ifMatch": {"type": "string"},
@@ -265,7 +265,7 @@ async fn changeset(caller: Caller, body: Text) -> Result<Response, Problem> {
             invalid(
                 "kind",
                 "unknown-value",
-                format!("{:?} is no kind: listener, pool, certificate", item.kind),
+                format!("{:?} is no kind: {}", item.kind, Kind::NAMED.map(Kind::word).join(", ")),
             )
         })?;
         let operation = match (item.op, item.object) {
@@ -281,7 +281,7 @@ async fn changeset(caller: Caller, body: Text) -> Result<Response, Problem> {
         let precondition = match item.if_match.as_deref() {
             None => Precondition::None,
             Some("*") => Precondition::Exists,
-            Some(etag) => Precondition::Revision(revision_of_etag(etag)?),
+            Some(etag) => precondition_of_etag(etag)?,
         };
         edits.push(Edit {
             kind,
@@ -306,7 +306,7 @@ fn short(outcome: &Outcome) -> Vec<Value> {
 
 /// What a write of several objects answers.
 pub(super) fn answer(caller: &Caller, outcome: &Outcome) -> Response {
-    let stored = if caller.is_dry_run() && outcome.changed {
+    let stored = if caller.is_dry_run() && outcome.has_revision {
         outcome.head.revision - 1
     } else {
         outcome.head.revision

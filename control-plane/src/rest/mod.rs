@@ -6,6 +6,7 @@ mod console;
 mod events;
 mod fleet;
 mod health;
+mod lists;
 mod metrics;
 mod objects;
 mod openapi;
@@ -36,6 +37,7 @@ pub fn table() -> Vec<Route> {
     table.extend(session::routes());
     table.extend(tokens::routes());
     table.extend(objects::routes());
+    table.extend(lists::routes());
     table.extend(config::routes());
     table.extend(revisions::routes());
     table.extend(fleet::routes());

@@ -21,22 +21,22 @@ use crate::{
     catalog::{Edit, Kind, Operation, Outcome, Precondition, Write, WriteWhat},
 };
 
-const TAG: &str = "Configuration";
-const WRITE_QUERY: &[(&str, &str)] =
+pub(super) const TAG: &str = "Configuration";
+pub(super) const WRITE_QUERY: &[(&str, &str)] =
     &[("dryRun", "true: check it and store nothing"), ("message", "Kept in the history")];
 const LIST_QUERY: &[(&str, &str)] = &[
     ("limit", "At most so many (default 100, at most 1,000)"),
     ("cursor", "Where the page before ended"),
     ("filter", "Text that the object contains"),
 ];
-const WRITTEN: &[(u16, &str)] = &[
+pub(super) const WRITTEN: &[(u16, &str)] = &[
     (200, "Replaced"),
     (201, "Created"),
     (409, "Others need what would change"),
     (412, "The ETag is stale"),
     (422, "Everything that is wrong"),
 ];
-const DELETED: &[(u16, &str)] =
+pub(super) const DELETED: &[(u16, &str)] =
     &[(204, "Gone"), (404, "There is none"), (409, "Others need it"), (412, "The ETag is stale")];
 
 /// The header that says which revision a write led to.
@@ -158,6 +158,8 @@ pub fn routes() -> Vec<Route> {
     object_routes!(table, Kind::Listener, "Listener", "listeners", Role::Operator);
     object_routes!(table, Kind::Pool, "Pool", "pools", Role::Operator);
     object_routes!(table, Kind::Certificate, "Certificate", "certificates", Role::Operator);
+    object_routes!(table, Kind::AddressList, "AddressList", "address-lists", Role::Operator);
+    object_routes!(table, Kind::Map, "Map", "maps", Role::Operator);
     part_routes!(table, Kind::Listener, "Rule", "/api/v1/listeners/{name}/rules/{part}");
     part_routes!(table, Kind::Pool, "Backend", "/api/v1/pools/{name}/backends/{part}");
     table
@@ -211,7 +213,7 @@ impl ListQuery {
 
 async fn list(State(app): State<App>, Query(query): Query<ListQuery>, kind: Kind) -> Response {
     let head = app.catalog.head();
-    axum::Json(query.page(head.model.all(kind), |entry| entry.to_json())).into_response()
+    axum::Json(query.page(head.model.all(kind), |entry| entry.to_short_json())).into_response()
 }
 
 async fn read(
@@ -258,7 +260,7 @@ fn part_json(entry: &crate::catalog::Entry, name: &str, part: &Value) -> Value {
     Value::Object(object)
 }
 
-fn missing(kind: Kind, name: &str) -> Problem {
+pub(super) fn missing(kind: Kind, name: &str) -> Problem {
     Problem::not_found(format!("there is no {} {name:?}", kind.word()))
 }
 
@@ -312,7 +314,7 @@ impl Caller {
     ) -> Result<Outcome, Problem> {
         let origin = origin(&self.principal, &self.headers, message);
         let outcome = self.app.catalog.write(Write { origin, what, expected_head, dry_run }).await?;
-        if outcome.changed && !dry_run {
+        if outcome.has_revision && !dry_run {
             let summary = crate::store::objects::Summary::of(&outcome.changes);
             let event =
                 json!({"revision": outcome.head.revision, "author": self.principal.user, "summary": summary});
@@ -324,7 +326,7 @@ impl Caller {
     /// What the headers say about the head.
     pub fn expected_head(&self) -> Result<Option<u64>, Problem> {
         match precondition(&self.headers)? {
-            Precondition::Revision(revision) => Ok(Some(revision)),
+            Precondition::Revision(revision) | Precondition::Edition(revision, _) => Ok(Some(revision)),
             Precondition::Absent => Ok(Some(0)),
             Precondition::None | Precondition::Exists => Ok(None),
         }
@@ -340,12 +342,22 @@ impl Caller {
         &self.query.message
     }
 
-    async fn edit(self, kind: Kind, name: String, operation: Operation) -> Result<Response, Problem> {
+    pub(super) async fn edit(
+        self,
+        kind: Kind,
+        name: String,
+        operation: Operation,
+    ) -> Result<Response, Problem> {
         let (is_delete, part) = match &operation {
             Operation::PutPart(part, _) | Operation::PatchPart(part, _) => (false, Some(part.clone())),
-            Operation::DeletePart(_) | Operation::Delete => (true, None),
-            Operation::Put(_) | Operation::Patch(_) => (false, None),
+            Operation::DeletePart(_) | Operation::Delete | Operation::MapEntry(_, None) => (true, None),
+            Operation::Put(_)
+            | Operation::Patch(_)
+            | Operation::Entries(_)
+            | Operation::MapEntry(_, Some(_)) => (false, None),
         };
+        // Whoever changes one entry is not sent all of them.
+        let is_short = matches!(operation, Operation::Entries(_) | Operation::MapEntry(..));
         let before = self.app.catalog.head();
         let precondition = precondition(&self.headers)?;
         let edit = Edit { kind, name: name.clone(), operation, precondition, pointer: String::new() };
@@ -359,6 +371,7 @@ impl Caller {
                     .is_some_and(|old| part.as_deref().is_none_or(|part| old.parts.contains_key(part)));
                 let status = if was_there { StatusCode::OK } else { StatusCode::CREATED };
                 let body = match part.as_deref() {
+                    None if is_short => entry.to_short_json(),
                     None => entry.to_json(),
                     Some(part) => {
                         let found = part_of(kind, &entry.body, part).unwrap_or(&Value::Null);

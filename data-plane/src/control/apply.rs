@@ -458,6 +458,8 @@ fn unplaced(error: &WireError) -> v1::ResourceStatus {
         awe4lb_proto::Noun::Pool => v1::ResourceKind::Pool,
         awe4lb_proto::Noun::Certificate => v1::ResourceKind::Certificate,
         awe4lb_proto::Noun::Key => v1::ResourceKind::Key,
+        awe4lb_proto::Noun::AddressList => v1::ResourceKind::AddressList,
+        awe4lb_proto::Noun::Map => v1::ResourceKind::Map,
         awe4lb_proto::Noun::Resource | awe4lb_proto::Noun::Manifest => v1::ResourceKind::Unspecified,
     };
     let mut path = error.path.trim_start_matches('/').splitn(2, '/');

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use awe4lb_engine::route::{PrefixSet, RuleTable};
+use awe4lb_engine::route::{NameTable, PrefixSet, RuleTable, Tables};
 use awe4lb_model::{
     BindAddress, BindHost, Name, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
     placed::{NodeConfig, Number, PlacedListener, PlacedPool, ResourceId, ResourceKind},
@@ -14,6 +14,7 @@ use awe4lb_model::{
 use rustls::ServerConfig;
 
 use super::{
+    lookups::Lookups,
     pool::{PoolState, Shared},
     tls,
     udp::FlowLimits,
@@ -33,6 +34,7 @@ pub(super) struct Snapshot {
     pub(super) listeners: BTreeMap<Number, Arc<ListenerRun>>,
     pub(super) sockets: BTreeMap<SocketKey, Arc<ListenerRun>>,
     pub(super) pools: BTreeMap<Number, Arc<PoolState>>,
+    lookups: Lookups,
 }
 
 /// A listener that runs.
@@ -59,6 +61,8 @@ pub(super) struct RuleRun {
     pub(super) terminate: bool,
     /// Of a split by client: the rule's name, which is what sides are made of.
     pub(super) sticky: Option<Name>,
+    /// Of a rule with a map: which of the targets a name leads to.
+    pub(super) map: Option<Arc<NameTable>>,
     /// Pools with their weights; empty: reject.
     pub(super) targets: Vec<(u32, Arc<PoolState>)>,
 }
@@ -84,7 +88,7 @@ pub(super) fn compile(
             Err(problem) => problems.push(problem),
         }
     }
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot { lookups: Lookups::compile(config, &before.lookups), ..Snapshot::default() };
     let mut reconfigure = Vec::new();
     let mut by_name = HashMap::new();
     for placed in &config.pools {
@@ -100,7 +104,7 @@ pub(super) fn compile(
         snapshot.pools.insert(placed.number, state);
     }
     for placed in &config.listeners {
-        match listener(placed, before, &by_name, &keys) {
+        match listener(placed, before, &by_name, &keys, &snapshot.lookups.tables) {
             Ok(run) => {
                 let run = Arc::new(run);
                 for bind in &placed.listener.bind {
@@ -129,12 +133,22 @@ fn listener(
     before: &Snapshot,
     pools: &HashMap<Name, Arc<PoolState>>,
     keys: &HashMap<Name, Arc<rustls::sign::CertifiedKey>>,
+    tables: &Tables,
 ) -> Result<ListenerRun, String> {
     let listener = &placed.listener;
     let pool = |name: &Name| pools.get(name).cloned().ok_or_else(|| format!("there is no pool {name:?}"));
     let mut rules = Vec::with_capacity(listener.rules.len());
     for (number, rule) in placed.rule_numbers.iter().zip(&listener.rules) {
+        let map = match &rule.action {
+            RuleAction::Map(name) => Some(tables.map(name)),
+            RuleAction::Pool(_) | RuleAction::Split(_) | RuleAction::Reject => None,
+        };
         let targets = match &rule.action {
+            RuleAction::Map(_) => map
+                .iter()
+                .flat_map(|map| map.pools())
+                .map(|name| Ok((1, pool(name)?)))
+                .collect::<Result<_, String>>()?,
             RuleAction::Pool(name) => vec![(1, pool(name)?)],
             RuleAction::Split(targets) => targets
                 .iter()
@@ -146,6 +160,7 @@ fn listener(
             number: *number,
             terminate: rule.tls == TlsMode::Terminate,
             sticky: rule.sticky.then(|| rule.name.clone()),
+            map,
             targets,
         });
     }
@@ -153,7 +168,7 @@ fn listener(
     Ok(ListenerRun {
         number: placed.number,
         name: listener.name.clone(),
-        table: RuleTable::compile(listener),
+        table: RuleTable::compile(listener, tables),
         rules,
         tls,
         timeouts: listener.timeouts,

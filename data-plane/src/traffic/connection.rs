@@ -120,18 +120,16 @@ async fn route(
     };
     let _open = Open::new(&rule.counters);
     ending.also(&rule.counters);
-    let target = rule.target(client.address.ip(), &mut worker.rng()).cloned();
+    let name = server_name.as_ref().map(ServerName::as_str);
+    let target = rule.target(client.address.ip(), name, &mut worker.rng()).cloned();
     let Some(pool) = target else {
         refuse(&client.socket, is_tls);
         return EndReason::RuleReject;
     };
     let _pool_open = Open::new(&pool.counters);
     ending.also(&pool.counters);
-    let hashable = Hashable {
-        client: client.address,
-        server_name: server_name.as_ref().map(ServerName::as_str),
-        listener: listener.run.name.as_str(),
-    };
+    let hashable =
+        Hashable { client: client.address, server_name: name, listener: listener.run.name.as_str() };
     let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending };
     match (run.terminate, &listener.run.tls) {
         (true, Some(config)) => {

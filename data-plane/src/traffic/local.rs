@@ -10,7 +10,7 @@ use std::{
 
 use awe4lb_engine::{
     balance::{NoCandidate, Request, Turns},
-    route,
+    route::{self, NameTable},
 };
 use awe4lb_model::{EndReason, HashOn, Name};
 use rand::{RngCore, rngs::SmallRng};
@@ -40,6 +40,7 @@ pub(super) struct LocalRule {
     pub(super) counters: Arc<Counters>,
     targets: Vec<(u32, Rc<LocalPool>)>,
     sticky: Option<Name>,
+    map: Option<Arc<NameTable>>,
 }
 
 /// A pool and this worker's counters and turns of it.
@@ -97,6 +98,7 @@ impl LocalSnapshot {
                     .map(|rule| LocalRule {
                         counters: table.of(rule.number),
                         sticky: rule.sticky.clone(),
+                        map: rule.map.clone(),
                         targets: rule
                             .targets
                             .iter()
@@ -120,7 +122,16 @@ impl LocalSnapshot {
 
 impl LocalRule {
     /// Which pool; `None`: reject.
-    pub(super) fn target(&self, client: IpAddr, rng: &mut SmallRng) -> Option<&Rc<LocalPool>> {
+    pub(super) fn target(
+        &self,
+        client: IpAddr,
+        server_name: Option<&str>,
+        rng: &mut SmallRng,
+    ) -> Option<&Rc<LocalPool>> {
+        if let Some(map) = &self.map {
+            let (_, pool) = self.targets.get(map.find(server_name?)?)?;
+            return Some(pool);
+        }
         match self.targets.as_slice() {
             [] => None,
             [(_, only)] => Some(only),

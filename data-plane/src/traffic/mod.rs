@@ -11,6 +11,7 @@ mod deadlines;
 mod dial;
 mod executor;
 mod local;
+mod lookups;
 mod pool;
 pub(crate) mod proxy;
 mod pump;

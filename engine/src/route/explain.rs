@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use awe4lb_model::{Match, Rule, SniPattern, rule::sni_regex};
-use ipnet::IpNet;
+use awe4lb_model::{Addresses, Match, Rule, SniPattern, rule::sni_regex};
 
-use super::Facts;
+use super::{Facts, Tables};
 
 /// Why a rule was not met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,16 +46,16 @@ impl Mismatch {
     }
 }
 
-/// Why `rule` does not match, or `None` when it does.
-pub fn explain(rule: &Rule, facts: &Facts<'_>) -> Option<Mismatch> {
-    mismatch(&rule.matches, facts)
+/// Why `rule` does not match, or `None` when it does. `tables`: the lists and maps that rules refer to.
+pub fn explain(rule: &Rule, facts: &Facts<'_>, tables: &Tables) -> Option<Mismatch> {
+    mismatch(&rule.matches, facts, tables)
 }
 
-fn mismatch(matches: &Match, facts: &Facts<'_>) -> Option<Mismatch> {
-    let holds = |part: &Match| mismatch(part, facts).is_none();
+fn mismatch(matches: &Match, facts: &Facts<'_>, tables: &Tables) -> Option<Mismatch> {
+    let holds = |part: &Match| mismatch(part, facts, tables).is_none();
     let checks = [
         (
-            matches.sni.is_empty() || matches.sni.iter().any(|pattern| fits(pattern, facts)),
+            matches.sni.is_empty() || matches.sni.iter().any(|pattern| fits(pattern, facts, tables)),
             Mismatch::ServerName,
         ),
         (
@@ -64,8 +63,8 @@ fn mismatch(matches: &Match, facts: &Facts<'_>) -> Option<Mismatch> {
             Mismatch::Alpn,
         ),
         (matches.tls.is_none_or(|wanted| wanted == facts.is_tls), Mismatch::Tls),
-        (lists(&matches.client, facts.client), Mismatch::Client),
-        (lists(&matches.peer, facts.peer), Mismatch::Peer),
+        (lists(&matches.client, facts.client, tables), Mismatch::Client),
+        (lists(&matches.peer, facts.peer, tables), Mismatch::Peer),
         (
             matches.port.is_empty() || matches.port.iter().any(|range| range.contains(facts.port)),
             Mismatch::Port,
@@ -77,7 +76,7 @@ fn mismatch(matches: &Match, facts: &Facts<'_>) -> Option<Mismatch> {
     checks.into_iter().find(|(holds, _)| !holds).map(|(_, mismatch)| mismatch)
 }
 
-fn fits(pattern: &SniPattern, facts: &Facts<'_>) -> bool {
+fn fits(pattern: &SniPattern, facts: &Facts<'_>, tables: &Tables) -> bool {
     match (pattern, facts.server_name) {
         (SniPattern::Exact(wanted), Some(name)) => **wanted == *name,
         (SniPattern::Wildcard(parent), Some(name)) => {
@@ -88,13 +87,16 @@ fn fits(pattern: &SniPattern, facts: &Facts<'_>) -> bool {
         (SniPattern::Regex(text), Some(name)) => {
             sni_regex(text).is_ok_and(|regex| regex.is_match(name.as_bytes()))
         }
+        (SniPattern::Map(map), Some(name)) => tables.map(map).find(name).is_some(),
         (SniPattern::None, None) => facts.is_tls,
         (SniPattern::None, Some(_)) | (_, None) => false,
     }
 }
 
-/// An empty list holds every address.
-fn lists(prefixes: &[IpNet], address: IpAddr) -> bool {
+/// Where nobody is named, everybody is meant.
+fn lists(addresses: &Addresses, address: IpAddr, tables: &Tables) -> bool {
     let address = address.to_canonical();
-    prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.contains(&address))
+    addresses.is_empty()
+        || addresses.prefixes.iter().any(|prefix| prefix.contains(&address))
+        || addresses.lists.iter().any(|list| tables.list(list).contains(address))
 }

@@ -3,12 +3,16 @@
 
 mod condition;
 mod explain;
+mod names;
 mod prefixes;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use explain::{Mismatch, explain};
+pub use names::NameTable;
 pub use prefixes::PrefixSet;
+pub use tables::{AddressSet, Tables};
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -49,8 +53,8 @@ pub struct RuleTable {
 }
 
 impl RuleTable {
-    /// Indexes the rules of a listener.
-    pub fn compile(listener: &Listener) -> Self {
+    /// Indexes the rules of a listener. `tables`: the lists and maps that they refer to.
+    pub fn compile(listener: &Listener, tables: &Tables) -> Self {
         let mut table = Self::default();
         for (index, rule) in (0u32..).zip(&listener.rules) {
             let mut others = Vec::new();
@@ -71,7 +75,7 @@ impl RuleTable {
             if rule.matches.sni.is_empty() || !others.is_empty() {
                 table.scanned.push(index);
             }
-            table.conditions.push(Condition::compile(&rule.matches, others));
+            table.conditions.push(Condition::compile(&rule.matches, others, tables));
             table.needs_client_hello |= rule.matches.needs_client_hello();
         }
         table

@@ -20,10 +20,13 @@ fn facts<'a>(client: &str, name: Option<&'a str>) -> Facts<'a> {
 
 #[test]
 fn the_first_match_wins_across_kinds() {
-    let table = RuleTable::compile(&listener(
-        "{ match: { sni: '*.b.c' }, pool: p }, { match: { sni: a.b.c }, pool: p }, \
+    let table = RuleTable::compile(
+        &listener(
+            "{ match: { sni: '*.b.c' }, pool: p }, { match: { sni: a.b.c }, pool: p }, \
          { match: { client: 10.0.0.0/8 }, pool: p }, { match: { sni: x.y, client: 10.0.0.0/8 }, pool: p }, { pool: p }",
-    ));
+        ),
+        &Tables::default(),
+    );
     assert_eq!(table.route(&facts("1.1.1.1", Some("a.b.c"))), Some(0));
     assert_eq!(table.route(&facts("1.1.1.1", Some("z.a.b.c"))), Some(0));
     assert_eq!(table.route(&facts("1.1.1.1", Some("b.c"))), Some(4));
@@ -44,12 +47,15 @@ fn splits_follow_their_weights() {
 
 #[test]
 fn names_may_be_described() {
-    let table = RuleTable::compile(&listener(
-        "{ match: { sni: [{ prefix: 'a' }] }, pool: p }, { match: { sni: [{ suffix: '.b' }] }, pool: p }, \
+    let table = RuleTable::compile(
+        &listener(
+            "{ match: { sni: [{ prefix: 'a' }] }, pool: p }, { match: { sni: [{ suffix: '.b' }] }, pool: p }, \
          { match: { sni: [{ regex: '^c[0-9]+$' }] }, pool: p }, { match: { sni: none }, pool: p }, \
          { match: { tls: false }, pool: p }, { match: { any: [{ sni: x.y }, { port: 8000-8099 }] }, pool: p }, \
          { match: { not: { sni: '*.z' } }, reject: {} }",
-    ));
+        ),
+        &Tables::default(),
+    );
     let named = |name| table.route(&facts("1.1.1.1", Some(name)));
     assert_eq!(named("abc.de"), Some(0));
     assert_eq!(named("x.b"), Some(1));
@@ -74,7 +80,11 @@ fn only_rules_about_the_hello_wait_for_it() {
         ("{ match: { tls: false }, pool: p }", true),
         ("{ match: { any: [{ client: 10.0.0.0/8 }, { all: [{ alpn: h2 }] }] }, pool: p }", true),
     ] {
-        assert_eq!(RuleTable::compile(&listener(rule)).needs_client_hello(), waits, "{rule}");
+        assert_eq!(
+            RuleTable::compile(&listener(rule), &Tables::default()).needs_client_hello(),
+            waits,
+            "{rule}"
+        );
     }
 }
 
@@ -143,7 +153,8 @@ proptest! {
         let alpn = if offers_h2 { Alpn::of_list(b"\x01y\x02h2") } else { Alpn::EMPTY };
         let known = facts(client, name.as_deref());
         let facts = Facts { is_tls: is_tls || name.is_some(), port, alpn: &alpn, ..known };
-        let walked = listener.rules.iter().position(|rule| explain(rule, &facts).is_none());
-        prop_assert_eq!(RuleTable::compile(&listener).route(&facts), walked);
+        let tables = Tables::default();
+        let walked = listener.rules.iter().position(|rule| explain(rule, &facts, &tables).is_none());
+        prop_assert_eq!(RuleTable::compile(&listener, &tables).route(&facts), walked);
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{
+    lists::addresses,
     scalars,
     tree::{Node, NodeKind},
     violation::{Path, Violation},
@@ -28,7 +29,13 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    fn error(&mut self, path: &Path<'_>, node: &Node, code: &'static str, detail: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        path: &Path<'_>,
+        node: &Node,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) {
         self.errors.push(Violation::new(path.to_string(), node.at, code, detail));
     }
 
@@ -198,8 +205,11 @@ fn rule(
     }
     let actions: Vec<&str> =
         ["pool", "split", "reject"].into_iter().filter(|action| node.field(action).is_some()).collect();
-    if actions.len() != 1 {
-        let detail = if actions.is_empty() {
+    let map = map_of(node, &matches, path, found)?;
+    if actions.len() + usize::from(map.is_some()) != 1 {
+        let detail = if map.is_some() {
+            format!("the entries of a map name the pool, so that {} has no place here", actions.join(" and "))
+        } else if actions.is_empty() {
             "a rule needs one of \"pool\", \"split\" and \"reject\"".to_owned()
         } else {
             format!("a rule does one thing, this has {}", actions.join(" and "))
@@ -207,10 +217,11 @@ fn rule(
         found.error(path, node, "bad-action", detail);
         return None;
     }
-    let action = match actions[0] {
-        "pool" => RuleAction::Pool(name(node, "pool")?),
-        "split" => split(node.field("split")?, &Path::Field(path, "split"), found)?,
-        _ => RuleAction::Reject,
+    let action = match actions.first().copied() {
+        None => RuleAction::Map(map?),
+        Some("pool") => RuleAction::Pool(name(node, "pool")?),
+        Some("split") => split(node.field("split")?, &Path::Field(path, "split"), found)?,
+        Some(_) => RuleAction::Reject,
     };
     let tls = match (text(node, "tls"), has_tls) {
         (Some("terminate"), false) => {
@@ -228,6 +239,39 @@ fn rule(
     Some(Rule { name: name(node, "name")?, matches, action, tls, sticky: text(node, "sticky").is_some() })
 }
 
+/// The map of a rule that has one. `None`: it is used where it cannot be.
+fn map_of(node: &Node, matches: &Match, path: &Path<'_>, found: &mut Findings) -> Option<Option<Name>> {
+    let misplaced = |found: &mut Findings, detail: &str| {
+        found.error(&Path::Field(path, "match"), node, "conflict", detail);
+    };
+    let has_map = |part: &Match| part.sni.iter().any(|pattern| matches!(pattern, SniPattern::Map(_)));
+    let is_inside = |part: &Match| {
+        let mut parts: Vec<&Match> = part.parts().collect();
+        while let Some(part) = parts.pop() {
+            if has_map(part) {
+                return true;
+            }
+            parts.extend(part.parts());
+        }
+        false
+    };
+    if is_inside(matches) {
+        misplaced(
+            found,
+            "a map decides the pool: it stands in \"sni\" of the rule's own match, not inside of conditions",
+        );
+        return None;
+    }
+    match matches.sni.as_slice() {
+        [SniPattern::Map(map)] => Some(Some(map.clone())),
+        _ if has_map(matches) => {
+            misplaced(found, "a map stands alone in \"sni\": make another rule for other names");
+            None
+        }
+        _ => Some(None),
+    }
+}
+
 fn conditions(node: &Node) -> Match {
     let parts = |field| one_or_many(node.field(field)).map(conditions).collect();
     Match {
@@ -237,8 +281,8 @@ fn conditions(node: &Node) -> Match {
             Some(NodeKind::Bool(wanted)) => Some(*wanted),
             _ => None,
         },
-        client: prefixes(node, "client"),
-        peer: prefixes(node, "peer"),
+        client: addresses(node.field("client")),
+        peer: addresses(node.field("peer")),
         port: one_or_many(node.field("port")).filter_map(port_range).collect(),
         any: parts("any"),
         all: parts("all"),
@@ -258,6 +302,7 @@ fn sni(node: &Node) -> Option<SniPattern> {
     part("prefix")
         .map(SniPattern::Prefix)
         .or_else(|| part("suffix").map(SniPattern::Suffix))
+        .or_else(|| name(node, "map").map(SniPattern::Map))
         .or_else(|| Some(SniPattern::Regex(text(node, "regex")?.into())))
 }
 
@@ -395,7 +440,7 @@ fn text<'a>(node: &'a Node, field: &str) -> Option<&'a str> {
     node.field(field)?.as_text()
 }
 
-fn name(node: &Node, field: &str) -> Option<Name> {
+pub(super) fn name(node: &Node, field: &str) -> Option<Name> {
     text(node, field)?.parse().ok()
 }
 
@@ -444,7 +489,7 @@ fn labels(node: Option<&Node>) -> std::collections::BTreeMap<String, String> {
     }
 }
 
-fn one_or_many(node: Option<&Node>) -> impl Iterator<Item = &Node> {
+pub(super) fn one_or_many(node: Option<&Node>) -> impl Iterator<Item = &Node> {
     let items = match node {
         Some(Node { kind: NodeKind::List(items), .. }) => items.as_slice(),
         Some(node) => std::slice::from_ref(node),

@@ -2,7 +2,7 @@
 
 use super::{
     scalars,
-    spec::{FieldSpec, Kind, ObjectSpec, SNI},
+    spec::{FieldSpec, Kind, LIST_REFERENCE, ObjectSpec, SNI},
     tree::{Node, NodeKind},
     violation::{Path, Violation, nearest},
 };
@@ -104,10 +104,26 @@ fn check(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation>) {
         Kind::Sni if matches!(node.kind, NodeKind::Object(_)) => {
             check_object(node, &SNI, path, out);
             if !matches!(&node.kind, NodeKind::Object(entries) if entries.len() == 1) {
-                let detail = "write one of \"prefix\", \"suffix\" and \"regex\"".to_owned();
+                let detail = "write one of \"prefix\", \"suffix\", \"regex\" and \"map\"".to_owned();
                 out.push(bad(node, path, detail));
             }
         }
+        Kind::Address if matches!(node.kind, NodeKind::Object(_)) => {
+            check_object(node, &LIST_REFERENCE, path, out);
+        }
+        Kind::MapEntries => match &node.kind {
+            NodeKind::Object(entries) => {
+                for entry in entries {
+                    let here = Path::Field(path, &entry.key);
+                    if let Err(detail) = scalars::map_key(&entry.key) {
+                        let at = entry.key_at.or(entry.value.at);
+                        out.push(Violation::new(here.to_string(), at, "bad-value", detail));
+                    }
+                    check(&entry.value, &Kind::Name, &here, out);
+                }
+            }
+            _ => out.push(wrong_type(node, path, "an object of server names")),
+        },
         _ => check_text(node, kind, path, out),
     }
 }
@@ -125,7 +141,7 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
         Kind::Duration | Kind::DurationLimit => scalars::duration(text).map(drop),
         Kind::Bind => scalars::bind(text).map(drop),
         Kind::BackendAddress => scalars::backend_address(text).map(drop),
-        Kind::Prefix => scalars::prefix(text).map(drop),
+        Kind::Prefix | Kind::Address => scalars::prefix(text).map(drop),
         Kind::Sni => scalars::sni(text).map(drop),
         Kind::NamePart => scalars::name_part(text).map(drop),
         Kind::Regex => scalars::regex(text).map(drop),
@@ -138,7 +154,9 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
             _ => Err("this text is longer than 4096 bytes".to_owned()),
         },
         Kind::Object(_) | Kind::List(_) | Kind::OneOrMany(_) | Kind::Empty | Kind::Labels => Ok(()),
-        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Constant(_) | Kind::Bool => Ok(()),
+        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Constant(_) | Kind::Bool | Kind::MapEntries => {
+            Ok(())
+        }
     };
     if let Err(detail) = result {
         out.push(bad(node, path, detail));

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod diff;
 mod json;
+mod lists;
 mod names;
 mod print;
 mod references;
@@ -25,14 +26,16 @@ pub use diff::{Change, Operation, diff, unified};
 pub use names::made_backend_name;
 pub use print::{to_toml, to_yaml};
 pub use references::check_references;
-pub use scalars::{backend_address, bind, duration, prefix, print_duration, sni};
+pub use scalars::{backend_address, bind, duration, map_key, prefix, print_duration, sni};
 pub use schema::{FieldDoc, fields, schema};
 pub use tree::{Entry, Node, NodeKind, Position};
 pub use violation::Violation;
 
 use serde_json::Value;
 
-use crate::{Certificate, Config, Defaults, Listener, Name, Pool, placed::PrivateKeyPem};
+use crate::{
+    AddressList, Certificate, Config, Defaults, Listener, Name, Pool, SniMap, placed::PrivateKeyPem,
+};
 use build::Findings;
 use violation::Path;
 
@@ -72,8 +75,13 @@ impl Format {
 }
 
 /// The kinds of objects that a document holds by name, and the field of each.
-pub const KINDS: [(&str, &str); 3] =
-    [("listener", "listeners"), ("pool", "pools"), ("certificate", "certificates")];
+pub const KINDS: [(&str, &str); 5] = [
+    ("listener", "listeners"),
+    ("pool", "pools"),
+    ("certificate", "certificates"),
+    ("addressList", "addressLists"),
+    ("map", "maps"),
+];
 
 /// A document that holds.
 #[derive(Debug, Clone)]
@@ -88,6 +96,8 @@ pub struct Compiled {
     pub intent: Value,
     /// The keys that came with it, by certificate.
     pub keys: Vec<(Name, PrivateKeyPem)>,
+    /// The address lists that came with entries; for the others those that are stored stay.
+    pub lists_with_entries: std::collections::HashSet<Name>,
 }
 
 /// Text to tree.
@@ -157,19 +167,25 @@ pub fn compile(mut document: Node) -> Result<Compiled, Vec<Violation>> {
             build::pool(node, &defaults, path, found)
         }),
         certificates: named(&document, "certificates", &mut found, build::certificate),
+        address_lists: named(&document, "addressLists", &mut found, lists::address_list),
+        maps: named(&document, "maps", &mut found, lists::map),
     };
     let pointers = references::Pointers::of(&document);
     config.listeners.sort_by(|a, b| a.name.cmp(&b.name));
     config.pools.sort_by(|a, b| a.name.cmp(&b.name));
     config.certificates.sort_by(|a, b| a.name.cmp(&b.name));
+    config.address_lists.sort_by(|a, b| a.name.cmp(&b.name));
+    config.maps.sort_by(|a, b| a.name.cmp(&b.name));
     // Objects that did not build are missing from `config`; references to them are no second mistake.
     references::check(&config, &pointers, &mut found.errors);
     if !found.errors.is_empty() {
         return Err(sorted(found.errors));
     }
     let keys = names::take_keys(&mut document);
+    let lists_with_entries = names::take_entries(&mut document);
     names::sort(&mut document);
-    Ok(Compiled { config, defaults, warnings: sorted(found.warnings), intent: document.to_json(), keys })
+    let (warnings, intent) = (sorted(found.warnings), document.to_json());
+    Ok(Compiled { config, defaults, warnings, intent, keys, lists_with_entries })
 }
 
 /// One object of `defaults:`, checked and built alone.
@@ -194,6 +210,16 @@ pub fn decode_certificate(node: &Node) -> Result<(Certificate, Option<PrivateKey
     let certificate =
         decode(node, &spec::CERTIFICATE, |node, found| build::certificate(node, &Path::Root, found))?;
     Ok((certificate, node.field("key").and_then(Node::as_text).map(|key| PrivateKeyPem(key.to_owned()))))
+}
+
+/// One address list, checked and built alone; without entries when there are none to read.
+pub fn decode_address_list(node: &Node) -> Result<AddressList, Vec<Violation>> {
+    decode(node, &spec::ADDRESS_LIST, |node, found| lists::address_list(node, &Path::Root, found))
+}
+
+/// One map, checked and built alone.
+pub fn decode_map(node: &Node) -> Result<SniMap, Vec<Violation>> {
+    decode(node, &spec::MAP, |node, found| lists::map(node, &Path::Root, found))
 }
 
 /// Fills in made names of an object of `kind` (`listener`, `pool`, …), as [`compile`] does for a whole document.

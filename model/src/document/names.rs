@@ -90,6 +90,23 @@ pub(super) fn take_keys(document: &mut Node) -> Vec<(Name, PrivateKeyPem)> {
     keys
 }
 
+/// Takes the entries out of the address lists, which are not a part of revisions; gives the lists that had any.
+pub(super) fn take_entries(document: &mut Node) -> HashSet<Name> {
+    let mut given = HashSet::new();
+    if let Some(Node { kind: NodeKind::List(lists), .. }) = document.field_mut("addressLists") {
+        for list in lists {
+            let name = list.field("name").and_then(Node::as_text).and_then(|name| name.parse().ok());
+            if list.field("entries").is_some() {
+                given.extend(name);
+            }
+            if let NodeKind::Object(entries) = &mut list.kind {
+                entries.retain(|entry| entry.key != "entries");
+            }
+        }
+    }
+    given
+}
+
 /// Objects in order of name.
 pub(super) fn sort(document: &mut Node) {
     for (_, field) in super::KINDS {

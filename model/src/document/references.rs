@@ -6,12 +6,13 @@ use super::{
     tree::{Node, Position},
     violation::{Violation, nearest},
 };
-use crate::{BindHost, Config, Listener, Name, Pool, Protocol};
+use crate::{BindHost, Config, Listener, Name, Pool, Protocol, RuleAction, SniMap};
 
 /// Where the objects of a document stand: the order of the nouns is by name.
 #[derive(Debug, Default)]
 pub(super) struct Pointers {
     listeners: HashMap<String, (usize, Option<Position>)>,
+    maps: HashMap<String, (usize, Option<Position>)>,
     /// Names that the document declares, also of objects that did not build.
     declared: HashMap<&'static str, HashSet<String>>,
 }
@@ -26,6 +27,7 @@ impl Pointers {
         };
         Self {
             listeners: names("listeners").collect(),
+            maps: names("maps").collect(),
             declared: super::KINDS
                 .iter()
                 .map(|(kind, field)| (*kind, names(field).map(|(name, _)| name).collect()))
@@ -56,8 +58,17 @@ pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violatio
     let pools: HashSet<&Name> = config.pools.iter().map(|pool| &pool.name).collect();
     let certificates: HashSet<&Name> =
         config.certificates.iter().map(|certificate| &certificate.name).collect();
+    let known = Known {
+        certificates,
+        lists: config.address_lists.iter().map(|list| &list.name).collect(),
+        maps: config.maps.iter().map(|map| &map.name).collect(),
+        pools,
+    };
     for listener in &config.listeners {
-        check_listener(listener, &pools, &certificates, pointers, out);
+        check_listener(listener, &known, pointers, out);
+    }
+    for map in &config.maps {
+        check_map(map, &known.pools, pointers, out);
     }
     check_proxies(config, pointers, out);
     check_binds(config, pointers, out);
@@ -78,13 +89,34 @@ fn check_proxies(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>)
     }
 }
 
-fn check_listener(
-    listener: &Listener,
-    pools: &HashSet<&Name>,
-    certificates: &HashSet<&Name>,
-    pointers: &Pointers,
-    out: &mut Vec<Violation>,
-) {
+/// Names that listeners may refer to.
+struct Known<'a> {
+    pools: HashSet<&'a Name>,
+    certificates: HashSet<&'a Name>,
+    lists: HashSet<&'a Name>,
+    maps: HashSet<&'a Name>,
+}
+
+/// Of a hundred thousand entries, some are enough to see what is wrong.
+const DANGLING_ENTRIES: usize = 20;
+
+fn check_map(map: &SniMap, pools: &HashSet<&Name>, pointers: &Pointers, out: &mut Vec<Violation>) {
+    let is_missing = |pool: &Name| !pools.contains(pool) && !pointers.declares("pool", pool);
+    for (key, pool) in map.entries.iter().filter(|(_, pool)| is_missing(pool)).take(DANGLING_ENTRIES) {
+        let (pointer, at) = match pointers.maps.get(map.name.as_str()) {
+            Some((index, at)) => (format!("/maps/{index}"), *at),
+            None => (format!("/maps/{}", map.name), None),
+        };
+        let detail = format!("there is no pool {pool:?}");
+        let violation = Violation::new(format!("{pointer}/entries/{key}"), at, "dangling-reference", detail);
+        out.push(match nearest(pool.as_str(), pools.iter().map(|name| name.as_str())) {
+            Some(word) => violation.hint(format!("did you mean {word:?}?")),
+            None => violation,
+        });
+    }
+}
+
+fn check_listener(listener: &Listener, known: &Known<'_>, pointers: &Pointers, out: &mut Vec<Violation>) {
     let mut dangling = |kind: &str, name: &Name, known: &HashSet<&Name>, field: String| {
         let (pointer, at) = pointers.listener(&listener.name);
         let violation = Violation::new(
@@ -100,14 +132,25 @@ fn check_listener(
     };
     for (index, rule) in listener.rules.iter().enumerate() {
         for pool in rule.action.pools() {
-            if !pools.contains(pool) && !pointers.declares("pool", pool) {
-                dangling("pool", pool, pools, format!("/rules/{index}"));
+            if !known.pools.contains(pool) && !pointers.declares("pool", pool) {
+                dangling("pool", pool, &known.pools, format!("/rules/{index}"));
             }
+        }
+        for list in rule.matches.lists() {
+            if !known.lists.contains(list) && !pointers.declares("addressList", list) {
+                dangling("address list", list, &known.lists, format!("/rules/{index}/match"));
+            }
+        }
+        if let RuleAction::Map(map) = &rule.action
+            && !known.maps.contains(map)
+            && !pointers.declares("map", map)
+        {
+            dangling("map", map, &known.maps, format!("/rules/{index}/match/sni"));
         }
     }
     for (index, name) in listener.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
-        if !certificates.contains(name) && !pointers.declares("certificate", name) {
-            dangling("certificate", name, certificates, format!("/tls/certificates/{index}"));
+        if !known.certificates.contains(name) && !pointers.declares("certificate", name) {
+            dangling("certificate", name, &known.certificates, format!("/tls/certificates/{index}"));
         }
     }
 }

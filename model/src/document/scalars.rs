@@ -7,7 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{BackendAddress, BackendHost, BindAddress, BindHost, PortRange, SniPattern, rule::sni_regex};
+use crate::{
+    BackendAddress, BackendHost, BindAddress, BindHost, MapKey, PortRange, SniPattern, rule::sni_regex,
+};
 
 /// `500ms`, `5s`, `10m`, `1h`, `30d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -142,6 +144,12 @@ pub fn sni(text: &str) -> Result<SniPattern, String> {
         Some(rest) => Ok(SniPattern::Wildcard(host_name(rest).ok_or_else(wrong)?.into())),
         None => Ok(SniPattern::Exact(host_name(text).ok_or_else(wrong)?.into())),
     }
+}
+
+/// What a map knows: `app.example.com` or `*.example.com`.
+pub fn map_key(text: &str) -> Result<MapKey, String> {
+    let key = sni(text)?;
+    MapKey::of(key).ok_or_else(|| format!("{text:?} is no server name: TLS without one is a rule's to match"))
 }
 
 /// A host name, lower case, without its trailing dot.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{DOCUMENT, Kind, ObjectSpec, SNI};
+use super::spec::{DOCUMENT, Kind, LIST_REFERENCE, ObjectSpec, SNI};
 
 /// One row of the table of fields.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -75,6 +75,8 @@ fn words(kind: &Kind) -> String {
         Kind::Bind => "address".to_owned(),
         Kind::BackendAddress => "host:port".to_owned(),
         Kind::Prefix => "prefix".to_owned(),
+        Kind::Address => "prefix or list".to_owned(),
+        Kind::MapEntries => "pools by server name".to_owned(),
         Kind::Sni => "server name".to_owned(),
         Kind::NamePart => "part of a server name".to_owned(),
         Kind::Regex => "expression".to_owned(),
@@ -127,6 +129,13 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
         | Kind::NamePart
         | Kind::Regex
         | Kind::Pem(_) => json!({ "type": "string" }),
+        Kind::Address => {
+            define(&LIST_REFERENCE, definitions);
+            json!({ "oneOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", LIST_REFERENCE.name) }] })
+        }
+        Kind::MapEntries => {
+            json!({ "type": "object", "additionalProperties": schema_of(&Kind::Name, definitions) })
+        }
         Kind::Sni => {
             define(&SNI, definitions);
             json!({ "oneOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", SNI.name) }] })

@@ -25,6 +25,10 @@ pub(super) enum Kind {
     Bind,
     BackendAddress,
     Prefix,
+    /// A prefix, or an object that names a list of them.
+    Address,
+    /// Server names and the pool of each.
+    MapEntries,
     /// A name, or an object that says what names look like.
     Sni,
     /// The start or the end of a name.
@@ -75,6 +79,7 @@ const fn field(name: &'static str, kind: Kind, default: &'static str, doc: &'sta
 
 const NAMES: Kind = Kind::List(&Kind::Name);
 const PREFIXES: Kind = Kind::OneOrMany(&Kind::Prefix);
+const ADDRESSES: Kind = Kind::OneOrMany(&Kind::Address);
 
 pub(super) static DOCUMENT: ObjectSpec = ObjectSpec {
     name: "document",
@@ -89,8 +94,15 @@ pub(super) static DOCUMENT: ObjectSpec = ObjectSpec {
         field("listeners", Kind::List(&Kind::Object(&LISTENER)), "[]", "Where traffic enters."),
         field("pools", Kind::List(&Kind::Object(&POOL)), "[]", "Where it goes."),
         field("certificates", Kind::List(&Kind::Object(&CERTIFICATE)), "[]", "What TLS is terminated with."),
+        field(
+            "addressLists",
+            Kind::List(&Kind::Object(&ADDRESS_LIST)),
+            "[]",
+            "Addresses by name; they change without a revision.",
+        ),
+        field("maps", Kind::List(&Kind::Object(&MAP)), "[]", "From server names to pools."),
     ],
-    later: &["caBundles", "acmeAccounts", "addressLists", "maps", "secrets", "tests"],
+    later: &["caBundles", "acmeAccounts", "secrets", "tests"],
 };
 
 pub(super) static DEFAULTS: ObjectSpec = ObjectSpec {
@@ -174,7 +186,12 @@ pub(super) static RULE: ObjectSpec = ObjectSpec {
     fields: &[
         field("name", Kind::Name, "", "Unique in its listener; made when absent."),
         field("match", Kind::Object(&MATCH), "{}", "What a connection must look like; absent: any."),
-        field("pool", Kind::Name, "", "Where it goes. One of `pool`, `split`, `reject`."),
+        field(
+            "pool",
+            Kind::Name,
+            "",
+            "Where it goes. One of `pool`, `split`, `reject`; none of them where a map says it.",
+        ),
         field("split", Kind::List(&Kind::Object(&SPLIT)), "", "One of several pools, by weight."),
         field("reject", Kind::Empty, "", "Closed at once, and counted with the rule's name."),
         field(
@@ -200,7 +217,7 @@ pub(super) static MATCH: ObjectSpec = ObjectSpec {
             "sni",
             Kind::OneOrMany(&Kind::Sni),
             "[]",
-            "Server names: exact, `*.example.com`, `none`, or an object with `prefix`, `suffix` or `regex`.",
+            "Server names: exact, `*.example.com`, `none`, or an object with `prefix`, `suffix`, `regex` or `map`.",
         ),
         field(
             "alpn",
@@ -209,8 +226,8 @@ pub(super) static MATCH: ObjectSpec = ObjectSpec {
             "Application protocols, one that the client offers.",
         ),
         field("tls", Kind::Bool, "", "Whether the client speaks TLS."),
-        field("client", PREFIXES, "[]", "The client's address."),
-        field("peer", PREFIXES, "[]", "The address of the socket's peer."),
+        field("client", ADDRESSES, "[]", "The client's address: prefixes, or `{ list: NAME }`."),
+        field("peer", ADDRESSES, "[]", "The address of the socket's peer, likewise."),
         field(
             "port",
             Kind::OneOrMany(&Kind::Ports),
@@ -231,8 +248,9 @@ pub(super) static SNI: ObjectSpec = ObjectSpec {
         field("prefix", Kind::NamePart, "", "Names that begin so."),
         field("suffix", Kind::NamePart, "", "Names that end so."),
         field("regex", Kind::Regex, "", "Names that the whole expression describes."),
+        field("map", Kind::Name, "", "Names that this map knows; its entry names the pool."),
     ],
-    later: &["map"],
+    later: &[],
 };
 
 pub(super) static SPLIT: ObjectSpec = ObjectSpec {
@@ -423,6 +441,40 @@ pub(super) static CONNECT: ObjectSpec = ObjectSpec {
         ),
     ],
     later: &["retryBudgetPercent", "sourceAddresses"],
+};
+
+/// A list, in place of a prefix.
+pub(super) static LIST_REFERENCE: ObjectSpec = ObjectSpec {
+    name: "list of addresses",
+    fields: &[required("list", Kind::Name, "The name of an address list.")],
+    later: &[],
+};
+
+pub(super) static ADDRESS_LIST: ObjectSpec = ObjectSpec {
+    name: "address list",
+    fields: &[
+        required("name", Kind::Name, "Unique among address lists."),
+        field(
+            "entries",
+            Kind::List(&Kind::Prefix),
+            "",
+            "Addresses and prefixes, at most 500,000. Absent: the stored entries stay.",
+        ),
+    ],
+    later: &["source"],
+};
+
+pub(super) static MAP: ObjectSpec = ObjectSpec {
+    name: "map",
+    fields: &[
+        required("name", Kind::Name, "Unique among maps."),
+        required(
+            "entries",
+            Kind::MapEntries,
+            "The pool of each server name, exact or `*.example.com`; at most 200,000.",
+        ),
+    ],
+    later: &[],
 };
 
 pub(super) static CERTIFICATE: ObjectSpec = ObjectSpec {

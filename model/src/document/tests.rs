@@ -77,7 +77,7 @@ fn every_violation_is_reported_at_once_with_its_place() {
             (3, "bad-value", ""),
             (4, "bad-value", ""),
             (5, "unknown-field", "did you mean \"protocol\"?"),
-            (7, "not-supported-yet", ""),
+            (7, "bad-action", ""),
             (9, "unknown-value", "did you mean \"leastConn\"?"),
             (9, "not-supported-yet", ""),
         ]

@@ -1,6 +1,7 @@
 //! Total conversions between the nouns and their messages. To the wire never fails; from the wire checks every field.
 
 mod listener;
+mod lists;
 mod pool;
 mod rule;
 mod secret;

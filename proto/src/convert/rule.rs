@@ -1,7 +1,7 @@
 //! Rules: matches and actions.
 
 use awe4lb_model::{
-    Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode,
+    Addresses, Match, Name, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode,
     placed::Number,
     rule::{MAX_MATCH_DEPTH, sni_regex},
 };
@@ -25,6 +25,7 @@ pub(super) fn to_wire(rule: &Rule, number: Number) -> v1::Rule {
                     .map(|target| v1::SplitTarget { pool: target.pool.to_string(), weight: target.weight })
                     .collect(),
             }),
+            RuleAction::Map(map) => v1::rule::Action::Map(map.to_string()),
             RuleAction::Reject => v1::rule::Action::Reject(v1::Reject {}),
         }),
     }
@@ -41,11 +42,21 @@ pub(super) fn from_wire(wire: v1::Rule, at: At<'_>) -> Result<(Number, Rule), Wi
         action: match wire.action {
             Some(v1::rule::Action::Pool(pool)) => RuleAction::Pool(name(&pool, at.field("pool"))?),
             Some(v1::rule::Action::Split(split)) => split_from_wire(split, at.field("split"))?,
+            Some(v1::rule::Action::Map(map)) => RuleAction::Map(name(&map, at.field("map"))?),
             Some(v1::rule::Action::Reject(v1::Reject {})) => RuleAction::Reject,
             None => return Err(at.field("action").refuse(Problem::Missing)),
         },
         tls: if wire.terminate_tls { TlsMode::Terminate } else { TlsMode::Passthrough },
     };
+    let is_of_map = match (&rule.action, rule.matches.sni.as_slice()) {
+        (RuleAction::Map(action), [SniPattern::Map(asked)]) => action == asked,
+        (RuleAction::Map(_), _) => false,
+        (_, patterns) => !patterns.iter().any(|pattern| matches!(pattern, SniPattern::Map(_))),
+    };
+    if !is_of_map {
+        let problem = Problem::Malformed("a map both matches and names the pool".to_owned());
+        return Err(at.field("map").refuse(problem));
+    }
     Ok((number(wire.number, at.field("number"))?, rule))
 }
 
@@ -63,8 +74,10 @@ fn match_to_wire(matches: &Match) -> v1::Match {
         sni: matches.sni.iter().map(sni_to_wire).collect(),
         alpn: matches.alpn.iter().map(ToString::to_string).collect(),
         tls: matches.tls,
-        client: matches.client.iter().map(prefix_to_wire).collect(),
-        peer: matches.peer.iter().map(prefix_to_wire).collect(),
+        client: matches.client.prefixes.iter().map(prefix_to_wire).collect(),
+        peer: matches.peer.prefixes.iter().map(prefix_to_wire).collect(),
+        client_lists: names_to_wire(&matches.client.lists),
+        peer_lists: names_to_wire(&matches.peer.lists),
         port: matches
             .port
             .iter()
@@ -85,13 +98,27 @@ fn match_from_wire(wire: v1::Match, at: At<'_>, depth: usize) -> Result<Match, W
         sni: all(wire.sni, at.field("sni"), sni_from_wire)?,
         alpn: wire.alpn.into_iter().map(String::into_boxed_str).collect(),
         tls: wire.tls,
-        client: all(wire.client, at.field("client"), prefix_from_wire)?,
-        peer: all(wire.peer, at.field("peer"), prefix_from_wire)?,
+        client: Addresses {
+            prefixes: all(wire.client, at.field("client"), prefix_from_wire)?,
+            lists: names_from_wire(wire.client_lists, at.field("client_lists"))?,
+        },
+        peer: Addresses {
+            prefixes: all(wire.peer, at.field("peer"), prefix_from_wire)?,
+            lists: names_from_wire(wire.peer_lists, at.field("peer_lists"))?,
+        },
         port: all(wire.port, at.field("port"), port_range_from_wire)?,
         any: all(wire.any, at.field("any"), inner)?,
         all: all(wire.all, at.field("all"), inner)?,
         not: all(wire.not, at.field("not"), inner)?,
     })
+}
+
+pub(super) fn names_to_wire(names: &[Name]) -> Vec<String> {
+    names.iter().map(Name::to_string).collect()
+}
+
+pub(super) fn names_from_wire(wire: Vec<String>, at: At<'_>) -> Result<Vec<Name>, WireError> {
+    all(wire, at, |text, at| name(&text, at))
 }
 
 fn port_range_from_wire(wire: v1::PortRange, at: At<'_>) -> Result<PortRange, WireError> {
@@ -110,6 +137,7 @@ fn sni_to_wire(pattern: &SniPattern) -> v1::Sni {
         SniPattern::Prefix(start) => (v1::SniKind::Prefix, &**start),
         SniPattern::Suffix(end) => (v1::SniKind::Suffix, &**end),
         SniPattern::Regex(text) => (v1::SniKind::Regex, &**text),
+        SniPattern::Map(name) => (v1::SniKind::Map, name.as_str()),
         SniPattern::None => (v1::SniKind::None, ""),
     };
     v1::Sni { text: text.to_owned(), kind: kind.into() }
@@ -126,6 +154,7 @@ fn sni_from_wire(wire: v1::Sni, at: At<'_>) -> Result<SniPattern, WireError> {
                 .map_err(|error| at.field("text").refuse(Problem::Malformed(error.to_string())))?;
             return Ok(SniPattern::Regex(wire.text.into()));
         }
+        Ok(v1::SniKind::Map) => return Ok(SniPattern::Map(name(&wire.text, at.field("text"))?)),
         Ok(v1::SniKind::None) if wire.text.is_empty() => return Ok(SniPattern::None),
         Ok(v1::SniKind::None) => {
             let problem = Problem::Malformed("text where there is no name".to_owned());
@@ -137,14 +166,18 @@ fn sni_from_wire(wire: v1::Sni, at: At<'_>) -> Result<SniPattern, WireError> {
     if wire.text.is_empty() {
         return Err(at.field("text").refuse(Problem::Missing));
     }
-    // Matching compares bytes: anything else than a lower-case name without its last dot would never match.
-    let odd = |byte: u8| byte.is_ascii_uppercase() || !byte.is_ascii_graphic();
     let is_whole = matches!(wire.kind(), v1::SniKind::Exact | v1::SniKind::Wildcard);
-    if wire.text.len() > 253 || (is_whole && wire.text.ends_with('.')) || wire.text.bytes().any(odd) {
+    if !is_server_name(&wire.text, is_whole) {
         let problem = Problem::Malformed("not a lower-case server name".to_owned());
         return Err(at.field("text").refuse(problem));
     }
     Ok(make(wire.text.into_boxed_str()))
+}
+
+/// Matching compares bytes: anything else than a lower-case name without its last dot would never match.
+pub(super) fn is_server_name(text: &str, is_whole: bool) -> bool {
+    let odd = |byte: u8| byte.is_ascii_uppercase() || !byte.is_ascii_graphic();
+    text.len() <= 253 && !(is_whole && text.ends_with('.')) && !text.bytes().any(odd)
 }
 
 pub(super) fn prefix_to_wire(prefix: &IpNet) -> v1::Prefix {

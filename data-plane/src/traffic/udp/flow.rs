@@ -106,7 +106,7 @@ impl<'a> Newcomer<'a> {
         };
         let rule_open = Open::new(&rule.counters);
         self.ending.also(&rule.counters);
-        let Some(pool) = rule.target(client, &mut self.worker.rng()).cloned() else {
+        let Some(pool) = rule.target(client, None, &mut self.worker.rng()).cloned() else {
             self.refuse(EndReason::RuleReject);
             return None;
         };
