@@ -35,6 +35,24 @@ pub enum CheckKind {
 }
 
 impl CheckKind {
+    /// The word for it in a document.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls(_) => "tls",
+            Self::Http(_) => "http",
+            Self::Grpc(_) => "grpc",
+            Self::Udp(_) => "udp",
+            Self::Dns(_) => "dns",
+            Self::Script(_) => "script",
+            Self::Postgres(_) => "postgres",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
+            Self::Agent => "agent",
+            Self::Exec(_) => "exec",
+        }
+    }
+
     /// Whether it speaks in datagrams.
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp(_) | Self::Dns(_))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackendAddress, Name};
+use crate::{BackendAddress, HealthCheck, Name};
 
 /// A named set of backends. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,21 +75,6 @@ pub enum HashOn {
     Sni,
     /// The listener's name: everything that comes in there goes to one backend.
     Listener,
-}
-
-/// An active TCP health check: connect and close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// Between the starts of two checks. Default 5 s.
-    pub interval: Duration,
-    /// How long one check may take. Default 2 s.
-    pub timeout: Duration,
-    /// Consecutive successes that make a backend up. Default 2.
-    pub rise: u32,
-    /// Consecutive failures that make it down. Default 3.
-    pub fall: u32,
-    /// Another port than the backend's.
-    pub port: Option<u16>,
 }
 
 /// Passive checking by failed dials.

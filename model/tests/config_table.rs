@@ -73,6 +73,32 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/healthCheck/rise", "1"),
     ("/pools/*/healthCheck/fall", "2"),
     ("/pools/*/healthCheck/port", "3001"),
+    ("/pools/*/healthCheck/address", "10.0.9.1"),
+    ("/pools/*/healthCheck/fastInterval", "1s"),
+    ("/pools/*/healthCheck/initial", "down"),
+    ("/pools/*/healthCheck/proxyProtocol", "true"),
+    ("/pools/*/healthCheck/method", "HEAD"),
+    ("/pools/*/healthCheck/path", "/healthz?full"),
+    ("/pools/*/healthCheck/host", "app.example.com"),
+    ("/pools/*/healthCheck/headers", "{ authorization: Bearer abc }"),
+    ("/pools/*/healthCheck/status", "[200-204, 401]"),
+    ("/pools/*/healthCheck/body", "{ regex: '\"status\": ?\"(ok|warn)\"' }"),
+    ("/pools/*/healthCheck/maxBodyBytes", "1024"),
+    ("/pools/*/healthCheck/service", "shop.Orders"),
+    ("/pools/*/healthCheck/authority", "orders.internal"),
+    ("/pools/*/healthCheck/send", "{ hex: ffffffff54536f75726365 }"),
+    ("/pools/*/healthCheck/expect", "{ hex: ffffffff }"),
+    ("/pools/*/healthCheck/query", "example.com"),
+    ("/pools/*/healthCheck/record", "soa"),
+    ("/pools/*/healthCheck/rcode", "3"),
+    ("/pools/*/healthCheck/steps/*/send", "\"EHLO check\\r\\n\""),
+    ("/pools/*/healthCheck/steps/*/expect", "\"220 \""),
+    ("/pools/*/healthCheck/steps/*/end", "{}"),
+    ("/pools/*/healthCheck/user", "checker"),
+    ("/pools/*/healthCheck/database", "app"),
+    ("/pools/*/healthCheck/role", "primary"),
+    ("/pools/*/healthCheck/command", "[/usr/local/bin/check-app, --deep]"),
+    ("/pools/*/healthCheck/maxOutputBytes", "512"),
     ("/pools/*/outlier/consecutiveFailures", "3"),
     ("/pools/*/outlier/ejection", "10s"),
     ("/pools/*/outlier/maxEjectedPercent", "100"),
@@ -100,6 +126,7 @@ const TABLES: &[&str] = &[
     "/listeners/*/rules/*/split/*",
     "/pools/*",
     "/pools/*/backends/*",
+    "/pools/*/healthCheck",
     "/certificates/*",
     "/addressLists/*",
     "/maps/*",
@@ -201,7 +228,7 @@ fn base(pointer: &str) -> Value {
         document["listeners"][0]["protocol"] = json!("udp");
     }
     if pointer.contains("/healthCheck") {
-        document["pools"][0]["healthCheck"] = json!({ "type": "tcp" });
+        document["pools"][0]["healthCheck"] = check_with(pointer);
     }
     let rule = document["listeners"][0]["rules"][0].as_object_mut().expect("a rule");
     if pointer.contains("/sni/*/") {
@@ -221,6 +248,23 @@ fn base(pointer: &str) -> Value {
         certificate.remove(field);
     }
     document
+}
+
+/// A check of a type that takes the field.
+fn check_with(pointer: &str) -> Value {
+    match pointer.trim_start_matches("/pools/*/healthCheck/") {
+        "method" | "path" | "host" | "headers" | "status" | "body" | "maxBodyBytes" => {
+            json!({ "type": "http" })
+        }
+        "service" | "authority" => json!({ "type": "grpc" }),
+        "send" | "expect" => json!({ "type": "udp", "send": "ping" }),
+        "query" | "record" | "rcode" => json!({ "type": "dns" }),
+        field if field.starts_with("steps") => json!({ "type": "script", "steps": [{}] }),
+        "user" | "role" => json!({ "type": "mysql", "user": "checker" }),
+        "database" => json!({ "type": "postgres" }),
+        "command" | "maxOutputBytes" => json!({ "type": "exec", "command": ["/bin/true"] }),
+        _ => json!({ "type": "tcp" }),
+    }
 }
 
 fn set(document: &mut Value, pointer: &str, value: Value) {

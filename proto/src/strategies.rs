@@ -1,11 +1,13 @@
 //! Arbitrary valid configurations, for the property tests.
 
+mod checks;
+
 use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
     AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost,
-    Certificate, Connect, HashOn, HealthCheck, Limits, Listener, MapKey, Match, MinTlsVersion, Name, Outlier,
-    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts,
+    Certificate, Connect, HashOn, Limits, Listener, MapKey, Match, MinTlsVersion, Name, Outlier, Pool,
+    PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts,
     TlsMode, TlsSettings, UdpSettings, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
@@ -184,9 +186,7 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
     ]);
     let hash_on =
         proptest::sample::select(vec![HashOn::Client, HashOn::ClientPort, HashOn::Sni, HashOn::Listener]);
-    let check = (millis(), millis(), 1u32.., 1u32.., option::of(1u16..)).prop_map(
-        |(interval, timeout, rise, fall, port)| HealthCheck { interval, timeout, rise, fall, port },
-    );
+    let check = checks::health_check();
     let outlier = (any::<u32>(), millis(), 0u8..=100).prop_map(
         |(consecutive_failures, ejection, max_ejected_percent)| Outlier {
             consecutive_failures,

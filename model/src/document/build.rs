@@ -6,15 +6,16 @@
 use std::time::Duration;
 
 use super::{
+    health::health_check,
     lists::addresses,
     scalars,
     tree::{Node, NodeKind},
     violation::{Path, Violation},
 };
 use crate::{
-    Backend, Balance, Certificate, Connect, Defaults, HashOn, HealthCheck, Limits, Listener, Match,
-    MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern,
-    SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    Backend, Balance, Certificate, Connect, Defaults, HashOn, Limits, Listener, Match, MinTlsVersion, Name,
+    Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts,
+    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -39,7 +40,13 @@ impl Findings {
         self.errors.push(Violation::new(path.to_string(), node.at, code, detail));
     }
 
-    fn warn(&mut self, path: &Path<'_>, node: &Node, code: &'static str, detail: impl Into<String>) {
+    pub(super) fn warn(
+        &mut self,
+        path: &Path<'_>,
+        node: &Node,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) {
         self.warnings.push(Violation::new(path.to_string(), node.at, code, detail));
     }
 }
@@ -277,10 +284,7 @@ fn conditions(node: &Node) -> Match {
     Match {
         sni: one_or_many(node.field("sni")).filter_map(sni).collect(),
         alpn: one_or_many(node.field("alpn")).filter_map(|item| Some(item.as_text()?.into())).collect(),
-        tls: match node.field("tls").map(|node| &node.kind) {
-            Some(NodeKind::Bool(wanted)) => Some(*wanted),
-            _ => None,
-        },
+        tls: boolean(node, "tls"),
         client: addresses(node.field("client")),
         peer: addresses(node.field("peer")),
         port: one_or_many(node.field("port")).filter_map(port_range).collect(),
@@ -353,16 +357,9 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
     }
     let connect = node.field("connect");
     let outlier = node.field("outlier");
-    let health_check = node.field("healthCheck").and_then(|check| {
-        let built = HealthCheck {
-            interval: duration(check, "interval").unwrap_or(5 * SECOND),
-            timeout: duration(check, "timeout").unwrap_or(2 * SECOND),
-            rise: number(check, "rise").unwrap_or(2),
-            fall: number(check, "fall").unwrap_or(3),
-            port: number::<u16>(check, "port"),
-        };
-        (text(check, "type")? == "tcp").then_some(built)
-    });
+    let health_check = node
+        .field("healthCheck")
+        .and_then(|check| health_check(check, &Path::Field(path, "healthCheck"), found));
     Some(Pool {
         name: name(node, "name")?,
         balance: match text(node, "balance") {
@@ -436,7 +433,7 @@ pub(super) fn certificate(node: &Node, path: &Path<'_>, found: &mut Findings) ->
     Some(Certificate { name: name(node, "name")?, chain_pem: chain_pem.to_owned() })
 }
 
-fn text<'a>(node: &'a Node, field: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(node: &'a Node, field: &str) -> Option<&'a str> {
     node.field(field)?.as_text()
 }
 
@@ -444,9 +441,16 @@ pub(super) fn name(node: &Node, field: &str) -> Option<Name> {
     text(node, field)?.parse().ok()
 }
 
-fn number<T: TryFrom<i64>>(node: &Node, field: &str) -> Option<T> {
+pub(super) fn number<T: TryFrom<i64>>(node: &Node, field: &str) -> Option<T> {
     match node.field(field)?.kind {
         NodeKind::Integer(integer) => T::try_from(integer).ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn boolean(node: &Node, field: &str) -> Option<bool> {
+    match node.field(field)?.kind {
+        NodeKind::Bool(value) => Some(value),
         _ => None,
     }
 }
@@ -459,7 +463,7 @@ fn limit(node: &Node, field: &str) -> Option<Option<u32>> {
     }
 }
 
-fn duration(node: &Node, field: &str) -> Option<Duration> {
+pub(super) fn duration(node: &Node, field: &str) -> Option<Duration> {
     scalars::duration(text(node, field)?).ok()
 }
 

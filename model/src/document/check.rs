@@ -100,6 +100,15 @@ fn check(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation>) {
                 out.push(wrong_type(node, path, "true or false"));
             }
         }
+        Kind::Statuses if matches!(node.kind, NodeKind::Integer(_)) => integer(node, path, 100, 599, out),
+        Kind::TextOr(spec) if matches!(node.kind, NodeKind::Object(_)) => {
+            let before = out.len();
+            check_object(node, spec, path, out);
+            if out.len() == before && !matches!(&node.kind, NodeKind::Object(entries) if entries.len() == 1) {
+                let words: Vec<_> = spec.fields.iter().map(|field| format!("{:?}", field.name)).collect();
+                out.push(bad(node, path, format!("write text, or one of {}", words.join(" and "))));
+            }
+        }
         Kind::Ports if matches!(node.kind, NodeKind::Integer(_)) => integer(node, path, 1, 65_535, out),
         Kind::Sni if matches!(node.kind, NodeKind::Object(_)) => {
             check_object(node, &SNI, path, out);
@@ -146,9 +155,15 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
         Kind::NamePart => scalars::name_part(text).map(drop),
         Kind::Regex => scalars::regex(text).map(drop),
         Kind::Ports => scalars::ports(text).map(drop),
+        Kind::Statuses => scalars::statuses(text).map(drop),
+        Kind::Hex => scalars::hex(text).map(drop),
+        Kind::BytesRegex => {
+            crate::pattern_regex(text).map(drop).map_err(|error| format!("this is no expression: {error}"))
+        }
+        Kind::Ip => text.parse::<std::net::IpAddr>().map(drop).map_err(|_| format!("{text:?} is no address")),
         Kind::Pem(label) => scalars::pem(text, label),
         Kind::Word { words, later } => return word(node, text, words, later, path, out),
-        Kind::Text => match text.len() {
+        Kind::Text | Kind::TextOr(_) => match text.len() {
             1..=4096 => Ok(()),
             0 => Err("this text is empty".to_owned()),
             _ => Err("this text is longer than 4096 bytes".to_owned()),

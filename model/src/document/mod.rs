@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod diff;
+mod health;
 mod json;
 mod lists;
 mod names;

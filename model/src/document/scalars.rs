@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -115,6 +116,23 @@ pub fn ports(text: &str) -> Result<PortRange, String> {
         (Ok(0), _) => Err("port 0 has no meaning here".to_owned()),
         (Ok(first), Ok(last)) if first <= last => Ok(PortRange { first, last }),
         _ => Err(format!("{text:?} is no port and no range of ports: write 443 or 8000-8099")),
+    }
+}
+
+/// `200`, or `200-399`.
+pub fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last && first >= 100 && last <= 599 => Ok(first..=last),
+        _ => Err(format!("{text:?} is no status of HTTP and no range of them: write 200 or 200-399")),
+    }
+}
+
+/// `0d0a`.
+pub fn hex(text: &str) -> Result<Vec<u8>, String> {
+    match ::hex::decode(text) {
+        Ok(bytes) if !bytes.is_empty() => Ok(bytes),
+        _ => Err(format!("{text:?} is not hexadecimal: write 0d0a")),
     }
 }
 

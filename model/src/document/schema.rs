@@ -82,6 +82,15 @@ fn words(kind: &Kind) -> String {
         Kind::Regex => "expression".to_owned(),
         Kind::Ports => "port or range".to_owned(),
         Kind::Bool => "true or false".to_owned(),
+        Kind::Ip => "address".to_owned(),
+        Kind::Statuses => "status or range".to_owned(),
+        Kind::Hex => "hexadecimal".to_owned(),
+        Kind::BytesRegex => "expression".to_owned(),
+        Kind::TextOr(spec) => {
+            let words: Vec<_> =
+                spec.fields.iter().map(|field| format!("`{{ {}: … }}`", field.name)).collect();
+            format!("text or {}", words.join(" or "))
+        }
         Kind::Pem(_) => "PEM".to_owned(),
         Kind::Object(_) => "object".to_owned(),
         Kind::List(item) => format!("list of {}", words(item)),
@@ -127,7 +136,9 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
         | Kind::BackendAddress
         | Kind::Prefix
         | Kind::NamePart
+        | Kind::Ip
         | Kind::Regex
+        | Kind::BytesRegex
         | Kind::Pem(_) => json!({ "type": "string" }),
         Kind::Address => {
             define(&LIST_REFERENCE, definitions);
@@ -144,6 +155,15 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
             { "type": "integer", "minimum": 1, "maximum": 65_535 },
             { "type": "string", "pattern": "^[0-9]+(-[0-9]+)?$" },
         ] }),
+        Kind::TextOr(spec) => {
+            define(spec, definitions);
+            json!({ "oneOf": [{ "type": "string" }, { "$ref": format!("#/$defs/{}", spec.name) }] })
+        }
+        Kind::Statuses => json!({ "oneOf": [
+            { "type": "integer", "minimum": 100, "maximum": 599 },
+            { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
+        ] }),
+        Kind::Hex => json!({ "type": "string", "pattern": "^([0-9a-fA-F]{2})+$" }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Constant(value) => json!({ "const": value }),

@@ -1,5 +1,9 @@
 //! The fields of a document, declared once: checking, the JSON Schema and the table of defaults all read this.
 
+pub(super) mod health;
+
+use health::HEALTH_CHECK;
+
 /// What a value must look like.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
@@ -37,6 +41,16 @@ pub(super) enum Kind {
     /// A port, or a range of ports as text.
     Ports,
     Bool,
+    /// An address without a port.
+    Ip,
+    /// Text, or an object with exactly one of these fields.
+    TextOr(&'static ObjectSpec),
+    /// A status of HTTP, or a range of them as text.
+    Statuses,
+    /// Bytes in hexadecimal.
+    Hex,
+    /// An expression for bytes.
+    BytesRegex,
     /// PEM with a block whose label ends so.
     Pem(&'static str),
     Object(&'static ObjectSpec),
@@ -379,34 +393,6 @@ pub(super) static BACKEND: ObjectSpec = ObjectSpec {
         ),
     ],
     later: &["sni", "labels"],
-};
-
-pub(super) static HEALTH_CHECK: ObjectSpec = ObjectSpec {
-    name: "healthCheck",
-    fields: &[
-        required(
-            "type",
-            Kind::Word {
-                words: &["tcp"],
-                later: &[
-                    "tls", "http", "https", "grpc", "udp", "dns", "script", "postgres", "mysql", "redis",
-                    "agent", "exec",
-                ],
-            },
-            "How to check.",
-        ),
-        field("interval", Kind::Duration, "\"5s\"", "Between the starts of two checks."),
-        field("timeout", Kind::Duration, "\"2s\"", "How long one check may take."),
-        field(
-            "rise",
-            Kind::Integer { min: 1, max: 1_000 },
-            "2",
-            "Successes in a row that make a backend up.",
-        ),
-        field("fall", Kind::Integer { min: 1, max: 1_000 }, "3", "Failures in a row that make it down."),
-        field("port", Kind::Integer { min: 1, max: 65_535 }, "", "Another port than the backend's."),
-    ],
-    later: &["fastInterval", "initial", "proxyProtocol"],
 };
 
 pub(super) static OUTLIER: ObjectSpec = ObjectSpec {

@@ -1,13 +1,12 @@
 //! Pools and their backends.
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, HealthCheck, Outlier, Pool, ProxyVersion,
-    WhenAllDown,
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use bytes::Bytes;
 
-use super::{At, at_most, duration, ip, ip_bytes, millis, name, number, port, positive};
+use super::{At, at_most, duration, health, ip, ip_bytes, millis, name, number, port, positive};
 use crate::{Noun, Problem, WireError, v1};
 
 impl From<&PlacedPool> for v1::Pool {
@@ -36,13 +35,7 @@ impl From<&PlacedPool> for v1::Pool {
                 .zip(&placed.backend_numbers)
                 .map(|(backend, number)| backend_to_wire(backend, *number))
                 .collect(),
-            health_check: pool.health_check.map(|check| v1::HealthCheck {
-                interval_ms: millis(check.interval),
-                timeout_ms: millis(check.timeout),
-                rise: check.rise,
-                fall: check.fall,
-                port: check.port.unwrap_or(0).into(),
-            }),
+            health_check: pool.health_check.as_ref().map(health::to_wire),
             outlier_consecutive_failures: pool.outlier.consecutive_failures,
             outlier_ejection_ms: millis(pool.outlier.ejection),
             outlier_max_ejected_percent: pool.outlier.max_ejected_percent.into(),
@@ -80,7 +73,7 @@ impl TryFrom<v1::Pool> for PlacedPool {
             backends,
             health_check: wire
                 .health_check
-                .map(|check| health_check(check, root.field("health_check")))
+                .map(|check| health::from_wire(check, root.field("health_check")))
                 .transpose()?,
             outlier: Outlier {
                 consecutive_failures: wire.outlier_consecutive_failures,
@@ -126,16 +119,6 @@ fn hash_on(wire: i32, at: At<'_>) -> Result<HashOn, WireError> {
         Ok(v1::HashOn::Unspecified) => Err(at.refuse(Problem::Missing)),
         Err(_) => Err(at.refuse(Problem::UnknownValue(wire))),
     }
-}
-
-fn health_check(wire: v1::HealthCheck, at: At<'_>) -> Result<HealthCheck, WireError> {
-    Ok(HealthCheck {
-        interval: duration(wire.interval_ms, at.field("interval_ms"))?,
-        timeout: duration(wire.timeout_ms, at.field("timeout_ms"))?,
-        rise: positive(wire.rise, at.field("rise"))?,
-        fall: positive(wire.fall, at.field("fall"))?,
-        port: Some(port(wire.port, at.field("port"))?).filter(|port| *port != 0),
-    })
 }
 
 fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend {
