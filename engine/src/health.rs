@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use awe4lb_model::{HealthCheck, Outlier};
+use awe4lb_model::{HealthCheck, InitialHealth, Outlier};
 
 /// What checks say of a backend. Without a check it stays unknown, which is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,6 +24,21 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Before the first result.
+    pub fn new(initial: InitialHealth) -> Self {
+        let health = match initial {
+            InitialHealth::Check => Health::Unknown,
+            InitialHealth::Up => Health::Up,
+            InitialHealth::Down => Health::Down,
+        };
+        Self { health, streak: 0 }
+    }
+
+    /// Whether the last results speak against what is known, and were not enough yet.
+    pub fn is_unsure(&self) -> bool {
+        self.streak > 0
+    }
+
     /// What is known now.
     pub fn health(&self) -> Health {
         self.health
@@ -107,9 +122,16 @@ pub fn may_eject(members: usize, ejected: usize, outlier: &Outlier) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use awe4lb_model::CheckKind;
+
     use super::*;
 
     const CHECK: HealthCheck = HealthCheck {
+        kind: CheckKind::Tcp,
+        fast_interval: None,
+        initial: InitialHealth::Check,
+        address: None,
+        proxy_protocol: None,
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         rise: 2,
@@ -140,6 +162,18 @@ mod tests {
     #[test]
     fn the_first_failure_of_an_unknown_backend_is_down() {
         assert_eq!(Checked::default().result(false, &CHECK), Some(Health::Down));
+    }
+
+    #[test]
+    fn what_counts_before_the_first_result_takes_as_many_results_to_change_as_later() {
+        let mut up = Checked::new(InitialHealth::Up);
+        assert!(!up.is_unsure());
+        assert_eq!(up.result(false, &CHECK), None);
+        assert!(up.is_unsure());
+        assert_eq!((up.result(false, &CHECK), up.result(false, &CHECK)), (None, Some(Health::Down)));
+        let mut down = Checked::new(InitialHealth::Down);
+        assert_eq!((down.result(true, &CHECK), down.result(true, &CHECK)), (None, Some(Health::Up)));
+        assert!(!down.is_unsure());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{any::Any, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use awe4lb_engine::health::Health;
+use awe4lb_engine::{checks::Advice, health::Health};
 use awe4lb_model::{
     EndReason,
     placed::{NodeConfig, Number, PlacedPool, ResourceId},
@@ -75,6 +75,8 @@ pub trait PoolHandle: Send + Sync {
     fn placed(&self) -> Arc<PlacedPool>;
     /// The result of checks.
     fn set_health(&self, backend: Number, health: Health, reason: &str);
+    /// What an agent beside the backend advises; what it does not mention stays as it was advised before.
+    fn set_advice(&self, backend: Number, advice: Advice);
     /// What a host name means now.
     fn set_resolved(&self, backend: Number, addresses: Vec<IpAddr>);
     /// From an overlay.

@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// Allow an admin address off loopback; it has no authentication.
     #[arg(long, env = "AWE4LB_ADMIN_PUBLIC")]
     pub admin_public: bool,
+    /// A program that health checks of type `exec` may run, by its whole path. Repeatable; without one none is run.
+    #[arg(long, env = "AWE4LB_ALLOW_EXEC", value_delimiter = ',', value_name = "PROGRAM")]
+    pub allow_exec: Vec<String>,
     /// Run this document (YAML, JSON or TOML) without a control plane; reloaded on change and on SIGHUP.
     #[arg(long, env = "AWE4LB_SNAPSHOT_FILE", conflicts_with = "control_plane", value_name = "FILE")]
     pub snapshot_file: Option<PathBuf>,
@@ -138,6 +141,9 @@ impl RunArgs {
         }
         for url in &self.control_plane {
             super::connect::endpoint_authority(url)?;
+        }
+        if let Some(program) = self.allow_exec.iter().find(|program| !program.starts_with('/')) {
+            bail!("--allow-exec {program:?}: write the whole path of the program");
         }
         if let Some(name) = &self.name {
             name.parse::<awe4lb_model::Name>().with_context(|| format!("--name {name:?}"))?;

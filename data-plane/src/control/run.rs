@@ -61,7 +61,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut source = start_source(&args, &node, dir.as_ref(), &admin_address, reload.clone()).await?;
     let servers = Servers::start(admin, local, &node);
     let background = [
-        tokio::spawn(probes::run(node.live.clone())),
+        tokio::spawn(probes::run(node.live.clone(), probes::Allowed { programs: args.allow_exec.clone() })),
         tokio::spawn(resolve::run(node.live.clone())),
         tokio::spawn(live::retry_missing_forever(node.live.clone())),
     ];

@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use awe4lb_engine::{
     balance::{self, View},
+    checks::{Advice, AgentAdmin},
     health::{Health, Passive, may_eject},
 };
 use awe4lb_model::{
@@ -59,6 +60,8 @@ pub(super) struct Member {
     /// `None`: the listener's.
     port: Option<u16>,
     max: u32,
+    /// What an agent allows; `u32::MAX`: as configured.
+    advised_max: AtomicU32,
     active: Active,
     /// Failed dials in a row; 0 spares successes the lock.
     failures: AtomicU32,
@@ -79,6 +82,8 @@ struct Entry {
     health: Health,
     reason: String,
     admin: AdminState,
+    /// Of an agent. Nothing: as configured.
+    advice: Advice,
     passive: Passive,
 }
 
@@ -103,12 +108,16 @@ impl Member {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.active() >= self.max
+        self.active() >= self.max()
+    }
+
+    fn max(&self) -> u32 {
+        self.max.min(self.advised_max.load(Relaxed))
     }
 
     /// Takes a place, unless it filled up in between.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Permit> {
-        if self.active.0.fetch_add(1, Relaxed) >= self.max {
+        if self.active.0.fetch_add(1, Relaxed) >= self.max() {
             self.active.0.fetch_sub(1, Relaxed);
             return None;
         }
@@ -217,6 +226,12 @@ impl PoolHandle for PoolState {
         });
     }
 
+    fn set_advice(&self, backend: Number, advice: Advice) {
+        self.change(backend, |entry| {
+            entry.take_advice(advice);
+        });
+    }
+
     fn set_resolved(&self, backend: Number, addresses: Vec<IpAddr>) {
         self.change(backend, |entry| entry.member.addresses.store(Arc::new(addresses)));
     }
@@ -263,7 +278,7 @@ impl Book {
             .zip(&self.placed.pool.backends)
             .map(|(entry, backend)| balance::Member {
                 seed: balance::seed(backend.name.as_str()),
-                weight: backend.weight,
+                weight: entry.weight(backend.weight),
                 priority: backend.priority,
                 usable: entry.usable(now),
             })
@@ -274,9 +289,36 @@ impl Book {
 }
 
 impl Entry {
+    /// What was advised before holds for what is not mentioned now; nothing at all takes everything back.
+    fn take_advice(&mut self, advice: Advice) {
+        let before = if advice == Advice::default() { Advice::default() } else { self.advice };
+        self.advice = Advice {
+            weight_percent: advice.weight_percent.or(before.weight_percent),
+            admin: advice.admin.or(before.admin),
+            health: advice.health.or(before.health),
+            max_connections: advice.max_connections.or(before.max_connections),
+        };
+        // An agent that says 0 means no limit of its own, as with HAProxy.
+        let max = self.advice.max_connections.filter(|max| *max > 0).unwrap_or(u32::MAX);
+        self.member.advised_max.store(max, Relaxed);
+    }
+
+    /// The configured weight by what is advised; a part of something is never nothing.
+    fn weight(&self, configured: u32) -> u32 {
+        match self.advice.weight_percent {
+            None => configured,
+            Some(0) => 0,
+            Some(percent) => {
+                let weight = u64::from(configured) * u64::from(percent) / 100;
+                u32::try_from(weight).unwrap_or(u32::MAX).max(configured.min(1))
+            }
+        }
+    }
+
     /// Three facts: admin state, health (unknown is usable), and whether there is an address.
     fn usable(&self, now: u64) -> bool {
         self.admin == AdminState::Ready
+            && !matches!(self.advice.admin, Some(AgentAdmin::Drain | AgentAdmin::Maint))
             && self.health != Health::Down
             && !self.passive.is_ejected(now)
             && !self.member.addresses.load().is_empty()
@@ -305,6 +347,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     health: old.health,
                     reason: old.reason.clone(),
                     admin: old.admin,
+                    advice: old.advice,
                     passive: old.passive,
                 };
             }
@@ -315,12 +358,14 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     addresses: ArcSwap::from_pointee(addresses),
                     port: backend.address.port,
                     max,
+                    advised_max: AtomicU32::new(u32::MAX),
                     active: Active(AtomicU32::new(0)),
                     failures: AtomicU32::new(0),
                 }),
                 health: Health::Unknown,
                 reason: String::new(),
                 admin: old.map(|old| old.admin).unwrap_or_default(),
+                advice: Advice::default(),
                 passive: Passive::default(),
             }
         })
