@@ -109,3 +109,33 @@ fn a_client_stays_on_its_side_of_a_sticky_split() {
     apply(&traffic, &document("")).expect("applied");
     assert!((0..60).any(|_| answers(port, b"") != side), "sixty draws and only one side");
 }
+
+#[test]
+fn a_map_names_the_pool_of_each_name() {
+    let (port, count) = (free_port(), 20_000);
+    let many: Vec<String> = (0..count).map(|n| format!("t{n}.many.test: one")).collect();
+    let yaml = |of_one: &str| {
+        format!(
+            "listeners: [{{ name: l, bind: ['*:{port}'], rules: [\
+               {{ match: {{ sni: {{ map: tenants }}, client: 127.0.0.0/8 }} }}, {{ pool: none }}] }}]\n{}\
+             maps: [{{ name: tenants, entries: {{ One.test: {of_one}, '*.two.test': two, '*.a.two.test': one, {} }} }}]\n",
+            pools(&["one", "two", "none"]),
+            many.join(", ")
+        )
+    };
+    let traffic = running(&yaml("one"));
+    for (name, wanted) in [
+        ("one.test", "one"),
+        ("x.two.test", "two"),
+        ("x.y.two.test", "two"),
+        ("x.a.two.test", "one"),
+        ("two.test", "none"),
+        ("t19999.many.test", "one"),
+        ("t20000.many.test", "none"),
+    ] {
+        assert_eq!(answers(port, &hello(Some(name), &[])), wanted, "{name}");
+    }
+    assert_eq!(answers(port, &hello(None, &[])), "none");
+    apply(&traffic, &yaml("two")).expect("applied");
+    assert_eq!(answers(port, &hello(Some("one.test"), &[])), "two");
+}

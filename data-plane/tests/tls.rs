@@ -306,3 +306,25 @@ fn a_key_of_another_certificate_is_refused_by_name() {
     assert_eq!((problems[0].code, problems[0].resource.name.as_str()), ("key-mismatch", "demo"));
     assert_eq!(greeting(port), "old");
 }
+
+#[test]
+fn bytes_inside_of_tls_wait_as_well() {
+    let (port, demo) = (free_port(), identity(&["app.test"]));
+    let traffic = running(&format!(
+        "listeners: [{{ name: l, bind: ['*:{port}'], tls: {{ certificates: [demo] }}, limits: {{ bytesPerSecond: 500000 }},\
+           rules: [{{ name: r, pool: p }}] }}]\n\
+         pools: [{{ name: p, backends: [{{ address: '{}' }}] }}]\ncertificates: [{}]\n",
+        echo(),
+        certificate("demo", &demo)
+    ));
+    let mut client = tls(port, "app.test", &[&demo]);
+    let from = std::time::Instant::now();
+    client.write_all(&[7; 200_000]).expect("sent");
+    let mut back = vec![0; 200_000];
+    client.read_exact(&mut back).expect("all of it");
+    // 400,000 bytes in both directions, of which a fifth of a second's worth comes at once.
+    assert!(from.elapsed() >= std::time::Duration::from_millis(400), "{:?}", from.elapsed());
+    assert!(back.iter().all(|byte| *byte == 7));
+    end_cleanly(&mut client);
+    eventually("counted", || (counters(&traffic, 1).bytes_out == 200_000).then_some(()));
+}

@@ -2,6 +2,7 @@
 //!
 //! Time, randomness and bytes are arguments, so that everything here can be replayed by seed.
 
+pub mod access;
 pub mod balance;
 pub mod checks;
 pub mod client_hello;
@@ -9,4 +10,5 @@ pub mod flows;
 pub mod health;
 pub mod preamble;
 pub mod proxy_protocol;
+pub mod rate;
 pub mod route;

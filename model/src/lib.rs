@@ -3,6 +3,7 @@
 //! This crate owns what a configuration *is*: names, addresses, listeners, rules, pools, certificates, and how
 //! a document becomes them. It knows no runtime, socket, clock, database or wire format.
 
+pub mod access;
 pub mod address;
 pub mod addresses;
 pub mod certificate;
@@ -18,6 +19,7 @@ pub mod pool;
 pub mod reason;
 pub mod rule;
 
+pub use access::{Access, AccessRule, ClientPrefix, Verdict};
 pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
 pub use addresses::{AddressList, Addresses};
 pub use certificate::Certificate;

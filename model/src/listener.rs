@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{BindAddress, Name, Rule};
+use crate::{Access, BindAddress, ClientPrefix, Name, Rule};
 
 /// Addresses and a protocol on which nodes accept traffic. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Listener {
     pub tls: Option<TlsSettings>,
     /// Peers that must send a PROXY header first; all others must not. Empty: nobody does. Only with TCP.
     pub proxy_from: Vec<IpNet>,
+    /// Who may connect. `None`: everybody. Only with TCP.
+    pub access: Option<Access>,
     /// In order, first match wins. Never empty.
     pub rules: Vec<Rule>,
     /// Caps on what clients may use.
@@ -34,7 +36,9 @@ pub struct Listener {
 impl Listener {
     /// The address lists that it refers to.
     pub fn lists(&self) -> Vec<&Name> {
-        self.rules.iter().flat_map(|rule| rule.matches.lists()).collect()
+        let access = self.access.iter().flat_map(|access| &access.rules);
+        let access = access.flat_map(|rule| &rule.addresses.lists);
+        self.rules.iter().flat_map(|rule| rule.matches.lists()).chain(access).collect()
     }
 }
 
@@ -72,6 +76,20 @@ pub enum MinTlsVersion {
 pub struct Limits {
     /// Open client connections (TCP). `None`: unlimited. Default 20,000.
     pub max_connections: Option<u32>,
+    /// Open connections of one client. `None`: unlimited, as with all that follow.
+    pub max_connections_per_client: Option<u32>,
+    /// Connections accepted a second.
+    pub new_connections_per_second: Option<u32>,
+    /// The same of one client.
+    pub new_per_client_per_second: Option<u32>,
+    /// Payload a second, both directions together.
+    pub bytes_per_second: Option<u64>,
+    /// The same of one client.
+    pub bytes_per_second_per_client: Option<u64>,
+    /// The same of one connection.
+    pub bytes_per_second_per_connection: Option<u64>,
+    /// What counts as one client.
+    pub client_prefix: ClientPrefix,
 }
 
 /// Deadlines of a TCP listener's connections.

@@ -83,6 +83,18 @@ reasons! {
     DialTimeout = "dial-timeout", Backend, true;
     /// The listener is at its maxConnections.
     ListenerFull = "listener-full", Us, true;
+    /// The listener's access rules deny the client.
+    AccessDenied = "access-denied", Us, true;
+    /// Not an end: an access rule in shadow would have denied the client.
+    AccessShadow = "access-denied-shadow", Us, false;
+    /// Access rules that deny the client came into force while it was connected.
+    AccessRevoked = "access-revoked", Us, false;
+    /// The client is at its maxConnectionsPerClient.
+    ClientFull = "client-full", Us, true;
+    /// More than newConnectionsPerSecond.
+    ListenerRate = "listener-rate", Us, true;
+    /// More than newPerClientPerSecond.
+    ClientRate = "client-rate", Us, true;
     /// The flow table is full.
     FlowTableFull = "flow-table-full", Us, true;
     /// The client is at its maxFlowsPerClient.

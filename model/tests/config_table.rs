@@ -51,6 +51,20 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/rules/*/reject", "{}"),
     ("/listeners/*/rules/*/tls", "passthrough"),
     ("/listeners/*/limits/maxConnections", "50000"),
+    ("/listeners/*/limits/maxConnectionsPerClient", "200"),
+    ("/listeners/*/limits/newConnectionsPerSecond", "5000"),
+    ("/listeners/*/limits/newPerClientPerSecond", "50"),
+    ("/listeners/*/limits/bytesPerSecond", "1000000000"),
+    ("/listeners/*/limits/bytesPerSecondPerClient", "10000000"),
+    ("/listeners/*/limits/bytesPerSecondPerConnection", "1000000"),
+    ("/listeners/*/limits/clientPrefix/v4", "24"),
+    ("/listeners/*/limits/clientPrefix/v6", "48"),
+    ("/listeners/*/limits/scope", "node"),
+    ("/listeners/*/access/default", "deny"),
+    ("/listeners/*/access/rules/*/allow", "[10.0.0.0/8, { list: offices }]"),
+    ("/listeners/*/access/rules/*/deny", "198.51.100.0/24"),
+    ("/listeners/*/access/rules/*/shadow", "true"),
+    ("/listeners/*/access/rules/*/closeExisting", "true"),
     ("/listeners/*/timeouts/handshake", "5s"),
     ("/listeners/*/timeouts/idle", "unlimited"),
     ("/listeners/*/timeouts/halfClose", "30s"),
@@ -122,6 +136,8 @@ const TABLES: &[&str] = &[
     "",
     "/defaults",
     "/listeners/*",
+    "/listeners/*/access",
+    "/listeners/*/limits",
     "/listeners/*/rules/*",
     "/listeners/*/rules/*/split/*",
     "/pools/*",
@@ -223,6 +239,15 @@ fn base(pointer: &str) -> Value {
     });
     if pointer.contains("/tls") {
         document["listeners"][0]["tls"] = json!({ "certificates": ["example"] });
+    }
+    if pointer.contains("/access/") {
+        document["listeners"][0]["access"] = json!({});
+    }
+    if pointer.contains("/access/rules/*/") {
+        document["listeners"][0]["access"] = json!({ "rules": [{}] });
+    }
+    if pointer.ends_with("/shadow") || pointer.ends_with("/closeExisting") {
+        document["listeners"][0]["access"] = json!({ "rules": [{ "deny": "10.0.0.0/8" }] });
     }
     if pointer.contains("/udp/") {
         document["listeners"][0]["protocol"] = json!("udp");

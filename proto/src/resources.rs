@@ -160,6 +160,10 @@ pub fn encode_all(config: &NodeConfig) -> Result<Vec<EncodedResource>, WireError
 
 /// A resource that was verified and converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most resources are listeners and pools; a box would be one more each"
+)]
 pub enum Decoded {
     /// A listener with its numbers.
     Listener(PlacedListener),
@@ -302,6 +306,12 @@ fn check_references(config: &NodeConfig) -> Result<(), WireError> {
     }
     for placed in &config.listeners {
         let listener = &placed.listener;
+        for list in listener.lists() {
+            if config.address_lists.binary_search_by(|known| known.name.cmp(list)).is_err() {
+                let path = format!("/{}", listener.name);
+                return Err(Problem::Dangling(format!("address list {list}")).at(Noun::Listener, path));
+            }
+        }
         for rule in &listener.rules {
             for pool in rule.action.pools() {
                 if config.pools.binary_search_by(|placed| placed.pool.name.cmp(pool)).is_err() {
@@ -310,13 +320,6 @@ fn check_references(config: &NodeConfig) -> Result<(), WireError> {
                 }
             }
             let at_rule = || format!("/{}/rules/{}/match", listener.name, rule.name);
-            for list in rule.matches.lists() {
-                if config.address_lists.binary_search_by(|known| known.name.cmp(list)).is_err() {
-                    return Err(
-                        Problem::Dangling(format!("address list {list}")).at(Noun::Listener, at_rule())
-                    );
-                }
-            }
             if let RuleAction::Map(map) = &rule.action
                 && config.maps.binary_search_by(|known| known.name.cmp(map)).is_err()
             {

@@ -5,10 +5,10 @@ mod checks;
 use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
-    AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress, BindHost,
-    Certificate, Connect, HashOn, Limits, Listener, MapKey, Match, MinTlsVersion, Name, Outlier, Pool,
-    PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts,
-    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress,
+    BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey, Match, MinTlsVersion,
+    Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern,
+    SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -135,7 +135,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         },
     );
     let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
-    let from = vec(prefix(), 0..3);
+    let from = (vec(prefix(), 0..3), option::of(access()), limits());
     (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
         |(
             (number, name, labels, bind, udp_transport),
@@ -144,7 +144,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_connections,
             timeouts,
             udp,
-            proxy_from,
+            (proxy_from, access, limits),
         )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
@@ -155,13 +155,43 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 tls,
                 proxy_from,
                 rules,
-                limits: Limits { max_connections },
+                access,
+                limits: Limits { max_connections, ..limits },
                 timeouts,
                 udp,
             };
             PlacedListener { number: Number(number), rule_numbers, listener }
         },
     )
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    let verdict = any::<bool>().prop_map(|deny| if deny { Verdict::Deny } else { Verdict::Allow });
+    let named = addresses().prop_filter("somebody", |addresses| !addresses.is_empty());
+    let rule = (verdict.clone(), named, any::<bool>(), any::<bool>()).prop_map(
+        |(verdict, addresses, shadow, close_existing)| AccessRule {
+            verdict,
+            addresses,
+            shadow,
+            close_existing,
+        },
+    );
+    (verdict, vec(rule, 0..3)).prop_map(|(default, rules)| Access { default, rules })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let counts = (option::of(1u32..), option::of(1u32..), option::of(1u32..));
+    let bytes = (option::of(1u64..), option::of(1u64..), option::of(1u64..));
+    (counts, bytes, 0u8..=32, 0u8..=128).prop_map(|(counts, bytes, v4, v6)| Limits {
+        max_connections: None,
+        max_connections_per_client: counts.0,
+        new_connections_per_second: counts.1,
+        new_per_client_per_second: counts.2,
+        bytes_per_second: bytes.0,
+        bytes_per_second_per_client: bytes.1,
+        bytes_per_second_per_connection: bytes.2,
+        client_prefix: ClientPrefix { v4, v6 },
+    })
 }
 
 fn backend() -> impl Strategy<Value = (Number, Backend)> {

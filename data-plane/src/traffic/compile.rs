@@ -14,6 +14,7 @@ use awe4lb_model::{
 use rustls::ServerConfig;
 
 use super::{
+    gate::Gate,
     lookups::Lookups,
     pool::{PoolState, Shared},
     tls,
@@ -48,11 +49,20 @@ pub(super) struct ListenerRun {
     /// Peers that send a PROXY header.
     pub(super) proxy_from: PrefixSet,
     pub(super) max_connections: u32,
+    /// Access rules and limits by client and of rates, if there are any.
+    pub(super) gate: Option<Box<Gate>>,
     pub(super) udp: UdpSettings,
     /// Open client connections, over all workers; the same cell from configuration to configuration.
     pub(super) open: Arc<AtomicU32>,
     /// Open flows, likewise.
     pub(super) flows: Arc<FlowLimits>,
+}
+
+impl ListenerRun {
+    /// Whether this peer must send a PROXY header, so that its own address says nothing of the client.
+    pub(super) fn must_introduce(&self, peer: IpAddr) -> bool {
+        !self.proxy_from.is_empty() && self.proxy_from.contains(peer)
+    }
 }
 
 /// A rule that runs.
@@ -174,6 +184,11 @@ fn listener(
         timeouts: listener.timeouts,
         proxy_from: listener.proxy_from.iter().collect(),
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
+        gate: Gate::compile(
+            listener,
+            tables,
+            before.listeners.get(&placed.number).and_then(|old| old.gate.as_deref()),
+        ),
         udp: listener.udp,
         open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),
         flows: before.listeners.get(&placed.number).map(|old| old.flows.clone()).unwrap_or_default(),

@@ -21,6 +21,7 @@ use awe4lb_model::EndReason;
 use super::{
     counters::{Counters, Open},
     dial::{Dialled, dial},
+    gate::Guard,
     local::{Hashable, LocalListener, LocalRule, Tally},
     proxy, pump,
     socket::Socket,
@@ -50,13 +51,26 @@ pub(super) async fn serve(
     let mut client =
         Client { socket, address: client_address, peer: client_address, destination: None, listener_port };
     let mut arrived = Arrived::default();
-    if !listener.run.proxy_from.is_empty() && listener.run.proxy_from.contains(client_address.ip()) {
+    let seen = worker.access_state();
+    let must_introduce = listener.run.must_introduce(client_address.ip());
+    if must_introduce {
         // Boxed: a connection without a header should not pay for the room that one needs.
         if let Err(reason) = Box::pin(learn_client(&worker, &mut client, &listener, &mut arrived)).await {
             return ending.because(reason);
         }
     }
-    let reason = route(&worker, &client, &listener, arrived, &ending).await;
+    let admitted = match &listener.run.gate {
+        None => None,
+        Some(gate) => {
+            let now = worker.timers().now();
+            match gate.enter(client.address.ip(), must_introduce, now, &listener.counters) {
+                Ok(admitted) => admitted,
+                Err(reason) => return ending.because(reason),
+            }
+        }
+    };
+    let guard = Guard::new(&worker, &listener, &client.address, admitted.as_deref(), seen);
+    let reason = route(&worker, &client, &listener, arrived, &ending, &guard).await;
     ending.because(reason);
 }
 
@@ -100,6 +114,7 @@ async fn route(
     listener: &Rc<LocalListener>,
     arrived: Arrived,
     ending: &Ending,
+    guard: &Guard<'_>,
 ) -> EndReason {
     let Arrived { mut first, mut deadline } = arrived;
     let mut hello = None;
@@ -130,7 +145,7 @@ async fn route(
     ending.also(&pool.counters);
     let hashable =
         Hashable { client: client.address, server_name: name, listener: listener.run.name.as_str() };
-    let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending };
+    let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending, guard };
     match (run.terminate, &listener.run.tls) {
         (true, Some(config)) => {
             let deadline = deadline.unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
@@ -165,6 +180,7 @@ struct Path<'a> {
     pool: &'a super::local::LocalPool,
     hashable: Hashable<'a>,
     ending: &'a Ending,
+    guard: &'a Guard<'a>,
 }
 
 impl Path<'_> {
@@ -183,7 +199,8 @@ impl Path<'_> {
         }
         let tally = self.tally(&dialled.chosen.counters);
         let timeouts = &self.listener.run.timeouts;
-        pump::run(self.worker, &self.client.socket, &dialled.socket, first, timeouts, &tally).await
+        let client = &self.client.socket;
+        pump::run(self.worker, client, &dialled.socket, first, timeouts, &tally, self.guard).await
     }
 
     async fn terminate(
@@ -220,7 +237,8 @@ impl Path<'_> {
         let tally = self.tally(&dialled.chosen.counters);
         let timeouts = &self.listener.run.timeouts;
         let client = &self.client.socket;
-        tls_pump::run(self.worker, client, &mut session, rest, &dialled.socket, timeouts, &tally).await
+        let backend = &dialled.socket;
+        tls_pump::run(self.worker, client, &mut session, rest, backend, timeouts, &tally, self.guard).await
     }
 
     /// Tells the backend who the client is, if its pool wants that.

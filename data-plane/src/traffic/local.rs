@@ -9,10 +9,11 @@ use std::{
 };
 
 use awe4lb_engine::{
+    access::Judgement,
     balance::{NoCandidate, Request, Turns},
     route::{self, NameTable},
 };
-use awe4lb_model::{EndReason, HashOn, Name};
+use awe4lb_model::{EndReason, HashOn, Name, placed::Number};
 use rand::{RngCore, rngs::SmallRng};
 
 use super::{
@@ -117,6 +118,25 @@ impl LocalSnapshot {
             .filter_map(|(key, run)| Some((*key, listeners.get(&run.number.0)?.clone())))
             .collect();
         Self { sockets, pools }
+    }
+}
+
+impl LocalSnapshot {
+    /// Whether access rules came into force that end connections which are open.
+    pub(super) fn revokes_access_of(&self, before: &Self) -> bool {
+        let access = |listener: &Rc<LocalListener>| {
+            Some((listener.run.number, listener.run.gate.as_ref()?.access.clone()?))
+        };
+        let closing = self.sockets.values().filter_map(access).filter(|(_, access)| access.closes_existing());
+        let old: std::collections::HashMap<_, _> = before.sockets.values().filter_map(access).collect();
+        closing.into_iter().any(|(number, access)| old.get(&number) != Some(&access))
+    }
+
+    /// Whether a listener's access rules end an open connection of this client.
+    pub(super) fn denies_existing(&self, listener: Number, client: IpAddr) -> bool {
+        let of_it = self.sockets.values().find(|of| of.run.number == listener);
+        let access = of_it.and_then(|of| of.run.gate.as_ref()?.access.as_ref());
+        access.is_some_and(|access| access.judge(client) == Judgement::Denied { close_existing: true })
     }
 }
 

@@ -10,6 +10,8 @@ mod counters;
 mod deadlines;
 mod dial;
 mod executor;
+mod gate;
+mod limits;
 mod local;
 mod lookups;
 mod pool;

@@ -14,6 +14,7 @@ use awe4lb_model::{EndReason, Side, TcpTimeouts};
 
 use super::{
     deadlines::Deadlines,
+    gate::Guard,
     local::Tally,
     socket::Socket,
     splice::{Pipe, Pipes},
@@ -88,11 +89,12 @@ pub(super) async fn run(
     first: Vec<u8>,
     timeouts: &TcpTimeouts,
     tally: &Tally,
+    guard: &Guard<'_>,
 ) -> EndReason {
     let mut up = Direction { rest: first, ..Direction::default() };
     let mut down = Direction::default();
     let mut deadlines = Deadlines::new(worker.timers(), timeouts);
-    poll_fn(|cx| poll(worker, client, backend, &mut up, &mut down, &mut deadlines, tally, cx)).await
+    poll_fn(|cx| poll(worker, client, backend, &mut up, &mut down, &mut deadlines, tally, guard, cx)).await
 }
 
 #[expect(
@@ -107,18 +109,36 @@ fn poll(
     down: &mut Direction,
     deadlines: &mut Deadlines,
     tally: &Tally,
+    guard: &Guard<'_>,
     cx: &Context<'_>,
 ) -> Poll<EndReason> {
-    let sent = match up.transfer(client, backend, Side::Client, Side::Backend, down.finished, worker) {
+    if let Some(reason) = guard.revoked() {
+        return Poll::Ready(reason);
+    }
+    let allowance = guard.allow(cx);
+    if allowance.is_none() {
+        // It is we who are slow: nobody is idle.
+        if let Some(reason) = deadlines.check(true, up.finished || down.finished, cx) {
+            return Poll::Ready(reason);
+        }
+        client.wake_with(cx);
+        backend.wake_with(cx);
+        return Poll::Pending;
+    }
+    let most = allowance.most();
+    let sent = match up.transfer(client, backend, Side::Client, Side::Backend, down.finished, worker, most) {
         Ok(moved) => moved,
         Err(broken) => return Poll::Ready(broken.pass_on(client, backend)),
     };
     tally.add_in(sent.bytes);
-    let received = match down.transfer(backend, client, Side::Backend, Side::Client, up.finished, worker) {
+    let most = most.saturating_sub(usize::try_from(sent.bytes).unwrap_or(usize::MAX));
+    let finished = up.finished;
+    let received = match down.transfer(backend, client, Side::Backend, Side::Client, finished, worker, most) {
         Ok(moved) => moved,
         Err(broken) => return Poll::Ready(broken.pass_on(client, backend)),
     };
     tally.add_out(received.bytes);
+    guard.settle(&allowance, sent.bytes + received.bytes);
     if up.finished && down.finished {
         return Poll::Ready(EndReason::Finished);
     }
@@ -137,6 +157,8 @@ fn poll(
 
 impl Direction {
     /// Moves what can be moved now. `other_finished`: nobody needs to be told of this end, as both sockets close.
+    /// `most`: no more than that is read.
+    #[expect(clippy::too_many_arguments, reason = "the two ends of a direction and what holds for it")]
     fn transfer(
         &mut self,
         from: &Socket,
@@ -145,6 +167,7 @@ impl Direction {
         receiver: Side,
         other_finished: bool,
         worker: &Worker,
+        most: usize,
     ) -> Result<Moved, Broken> {
         let mut moved = 0;
         let more = loop {
@@ -163,10 +186,10 @@ impl Direction {
             if !from.ready().readable {
                 break false;
             }
-            if moved >= BUDGET {
+            if moved >= BUDGET.min(most) {
                 break true;
             }
-            if !self.take(from, to, sender, receiver, worker, &mut moved)? {
+            if !self.take(from, to, (sender, receiver), worker, most - moved, &mut moved)? {
                 break false;
             }
         };
@@ -216,19 +239,20 @@ impl Direction {
         &mut self,
         from: &Socket,
         to: &Socket,
-        sender: Side,
-        receiver: Side,
+        (sender, receiver): (Side, Side),
         worker: &Worker,
+        most: usize,
         moved: &mut usize,
     ) -> Result<bool, Broken> {
         if self.streaming
             && !self.cannot_splice
-            && let Some(read) = self.splice(from, worker.pipes()).transpose()
+            && let Some(read) = self.splice(from, worker.pipes(), most).transpose()
         {
             return read.map_err(|error| Broken::of(sender, &error));
         }
         let mut scratch = worker.scratch();
-        let length = match from.try_read(&mut scratch) {
+        let whole = scratch.len();
+        let length = match from.try_read(&mut scratch[..whole.min(most)]) {
             Ok(0) => {
                 self.ended = true;
                 return Ok(true);
@@ -237,7 +261,7 @@ impl Direction {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(Broken::of(sender, &error)),
         };
-        self.full_reads = if length == scratch.len() { self.full_reads + 1 } else { 0 };
+        self.full_reads = if length == whole { self.full_reads + 1 } else { 0 };
         if self.full_reads >= STREAM_READS {
             (self.streaming, self.full_reads, self.small_reads) = (true, 0, 0);
         }
@@ -255,13 +279,13 @@ impl Direction {
     }
 
     /// `None`: this cannot be spliced now, copy instead.
-    fn splice(&mut self, from: &Socket, pipes: &Rc<Pipes>) -> io::Result<Option<bool>> {
+    fn splice(&mut self, from: &Socket, pipes: &Rc<Pipes>, most: usize) -> io::Result<Option<bool>> {
         if self.pipe.is_none() {
             self.pipe = pipes.borrow();
         }
         let Some(pipe) = &mut self.pipe else { return Ok(None) };
         let Some(end) = pipe.write_end() else { return Ok(None) };
-        match from.splice_into(end, pipe.most()) {
+        match from.splice_into(end, pipe.most().min(most)) {
             Ok(0) => {
                 self.ended = true;
                 Ok(Some(true))

@@ -180,6 +180,20 @@ impl Reactor {
         }
     }
 
+    /// Wakes the tasks of up to `many` sockets from a place on, so that they look around. Gives the next place, until
+    /// there is none.
+    pub(super) fn wake_some(&self, from: usize, many: usize) -> Option<usize> {
+        let mut wakers = Vec::new();
+        let end = {
+            let slots = self.slots.borrow();
+            let end = from.saturating_add(many);
+            wakers.extend((from..end).filter_map(|place| slots.get(place)?.waker.clone()));
+            (end < slots.capacity()).then_some(end)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        end
+    }
+
     /// Ready when `holds` of the socket's state; otherwise the caller is woken by its next event.
     pub(super) fn poll(&self, token: Token, cx: &Context<'_>, holds: impl Fn(Ready) -> bool) -> Poll<()> {
         if holds(self.ready(token)) {

@@ -10,7 +10,8 @@ use std::{
 use awe4lb_model::{EndReason, Side, TcpTimeouts};
 
 use super::{
-    deadlines::Deadlines, local::Tally, pump::Broken, socket::Socket, tls::TlsSession, worker::Worker,
+    deadlines::Deadlines, gate::Guard, local::Tally, pump::Broken, socket::Socket, tls::TlsSession,
+    worker::Worker,
 };
 
 /// One read of ciphertext: a record and its frame.
@@ -39,6 +40,7 @@ struct Down {
 }
 
 /// Copies until the end. `first` is ciphertext that came right behind the handshake.
+#[expect(clippy::too_many_arguments, reason = "the parts of one connection")]
 pub(super) async fn run(
     worker: &Rc<Worker>,
     client: &Socket,
@@ -47,10 +49,12 @@ pub(super) async fn run(
     backend: &Socket,
     timeouts: &TcpTimeouts,
     tally: &Tally,
+    guard: &Guard<'_>,
 ) -> EndReason {
     let (mut up, mut down) = (Up { ciphertext: first, ..Up::default() }, Down::default());
     let mut deadlines = Deadlines::new(worker.timers(), timeouts);
-    poll_fn(|cx| poll(worker, client, session, backend, &mut up, &mut down, &mut deadlines, tally, cx)).await
+    poll_fn(|cx| poll(worker, client, session, backend, &mut up, &mut down, &mut deadlines, tally, guard, cx))
+        .await
 }
 
 #[expect(
@@ -66,14 +70,30 @@ fn poll(
     down: &mut Down,
     deadlines: &mut Deadlines,
     tally: &Tally,
+    guard: &Guard<'_>,
     cx: &Context<'_>,
 ) -> Poll<EndReason> {
+    if let Some(reason) = guard.revoked() {
+        return Poll::Ready(reason);
+    }
+    let allowance = guard.allow(cx);
+    if allowance.is_none() {
+        // It is we who are slow: nobody is idle.
+        if let Some(reason) = deadlines.check(true, up.finished || down.finished, cx) {
+            return Poll::Ready(reason);
+        }
+        client.wake_with(cx);
+        backend.wake_with(cx);
+        return Poll::Pending;
+    }
+    let most = allowance.most() as u64;
     let (mut sent, mut received) = (0, 0);
-    let moved = up
-        .transfer(worker, client, session, backend, &mut sent)
-        .and_then(|up_more| Ok(up_more | down.transfer(worker, client, session, backend, &mut received)?));
+    let moved = up.transfer(worker, client, session, backend, most, &mut sent).and_then(|up_more| {
+        Ok(up_more | down.transfer(worker, client, session, backend, most, &mut received)?)
+    });
     tally.add_in(sent);
     tally.add_out(received);
+    guard.settle(&allowance, sent + received);
     let more = match moved {
         Ok(more) => more,
         Err(Failure::Socket(broken)) => return Poll::Ready(broken.pass_on(client, backend)),
@@ -107,6 +127,7 @@ impl Up {
         client: &Socket,
         session: &mut TlsSession,
         backend: &Socket,
+        most: u64,
         moved: &mut u64,
     ) -> Result<bool, Failure> {
         while !self.finished {
@@ -136,7 +157,7 @@ impl Up {
             if !client.ready().readable {
                 return Ok(false);
             }
-            if *moved >= BUDGET {
+            if *moved >= BUDGET.min(most) {
                 return Ok(true);
             }
             let length = match client.try_read(incoming) {
@@ -160,6 +181,7 @@ impl Down {
         client: &Socket,
         session: &mut TlsSession,
         backend: &Socket,
+        most: u64,
         moved: &mut u64,
     ) -> Result<bool, Failure> {
         loop {
@@ -178,12 +200,13 @@ impl Down {
             if !backend.ready().readable {
                 return Ok(false);
             }
-            if *moved >= BUDGET {
+            if *moved >= BUDGET.min(most) {
                 return Ok(true);
             }
             let mut scratch = worker.scratch();
             // What is read here always fits: the session's buffer is empty and as large.
-            match backend.try_read(&mut scratch) {
+            let room = scratch.len().min(usize::try_from(most - *moved).unwrap_or(usize::MAX));
+            match backend.try_read(&mut scratch[..room]) {
                 Ok(0) => {
                     self.ended = true;
                     session.close();

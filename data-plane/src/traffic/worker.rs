@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell, RefMut},
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use awe4lb_model::{EndReason, Protocol};
+use awe4lb_model::{EndReason, Protocol, placed::Number};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rustix::net::{SocketAddrAny, SocketFlags};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -24,7 +24,7 @@ use super::{
     bind,
     compile::{Snapshot, SocketKey},
     connection,
-    counters::CounterTable,
+    counters::{CounterTable, Open},
     executor,
     local::{LocalListener, LocalSnapshot},
     reactor::{Reactor, Token},
@@ -35,6 +35,9 @@ use super::{
 
 /// The one buffer that bytes of all connections pass through: it stays in the cache.
 const SCRATCH: usize = 64 * 1024;
+
+/// Sockets whose tasks are woken in one tick when access rules change.
+const WOKEN_A_TICK: usize = 512;
 
 /// What the control half tells a worker.
 pub(super) enum Command {
@@ -66,6 +69,8 @@ pub(super) struct Worker {
     /// Made by the first UDP listener.
     udp_scratch: OnceCell<RefCell<udp::Scratch>>,
     accepting: Cell<bool>,
+    /// Goes up when access rules come into force that end open connections.
+    access_state: Cell<u32>,
 }
 
 /// A socket where traffic comes in, and the task that takes it.
@@ -116,6 +121,7 @@ pub(super) fn run(
         entrances: RefCell::default(),
         udp_scratch: OnceCell::new(),
         accepting: Cell::new(true),
+        access_state: Cell::new(0),
     });
     // The end of `commands` says that the worker has ended, so it comes after that of everything open.
     let obedience = obey(&worker, &mut commands);
@@ -211,7 +217,31 @@ impl Worker {
             }
         }
         drop(entrances);
-        *self.local.borrow_mut() = local;
+        let before = std::mem::replace(&mut *self.local.borrow_mut(), local);
+        if self.local.borrow().revokes_access_of(&before) {
+            self.access_state.set(self.access_state.get().wrapping_add(1));
+            tokio::task::spawn_local(self.clone().wake_all());
+        }
+    }
+
+    /// So that connections that nothing else wakes see that rules have changed; spread over time, as whoever is cut off
+    /// comes back.
+    async fn wake_all(self: Rc<Self>) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.reactor.wake_some(from, WOKEN_A_TICK);
+            self.timers.sleep(Duration::ZERO).await;
+        }
+    }
+
+    /// Changes when open connections are to ask [`Self::denies_existing`].
+    pub(super) fn access_state(&self) -> u32 {
+        self.access_state.get()
+    }
+
+    /// Whether the rules of the listener, as they are now, end an open connection of this client.
+    pub(super) fn denies_existing(&self, listener: Number, client: IpAddr) -> bool {
+        self.local.borrow().denies_existing(listener, client)
     }
 
     fn enter(self: &Rc<Self>, key: SocketKey, fd: OwnedFd, listener: &Rc<LocalListener>) -> Option<Entrance> {
@@ -278,6 +308,14 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, fd: OwnedFd, client: SocketAddr, key: SocketKey, listener: &Rc<LocalListener>) {
+        if let Some(gate) = &listener.run.gate {
+            let known = (!listener.run.must_introduce(client.ip())).then(|| client.ip());
+            if let Err(reason) = gate.at_accept(known, self.timers.now(), &listener.counters) {
+                // Nothing was made for it; it is counted all the same.
+                let _open = Open::new(&listener.counters);
+                return listener.counters.end(reason);
+            }
+        }
         tokio::task::spawn_local(connection::serve(
             self.clone(),
             fd,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{
+    access,
     health::health_check,
     lists::addresses,
     scalars,
@@ -13,9 +14,9 @@ use super::{
     violation::{Path, Violation},
 };
 use crate::{
-    Backend, Balance, Certificate, Connect, Defaults, HashOn, Limits, Listener, Match, MinTlsVersion, Name,
-    Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts,
-    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion, Name, Outlier,
+    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode,
+    TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -92,6 +93,7 @@ pub(super) fn listener(
         ("timeouts", Protocol::Tcp),
         ("limits", Protocol::Tcp),
         ("proxyProtocol", Protocol::Tcp),
+        ("access", Protocol::Tcp),
     ] {
         if let Some(value) = node.field(field)
             && protocol != wanted
@@ -106,7 +108,6 @@ pub(super) fn listener(
         }
     }
     let rules = rules(node.field("rules")?, protocol, tls.is_some(), &Path::Field(path, "rules"), found);
-    let limits = node.field("limits");
     let timeouts = node.field("timeouts");
     let udp = node.field("udp");
     let idle = timeouts.and_then(|node| duration_limit(node, "idle")).or(defaults.idle_timeout);
@@ -118,10 +119,9 @@ pub(super) fn listener(
         protocol,
         tls,
         proxy_from: node.field("proxyProtocol").map(|node| prefixes(node, "from")).unwrap_or_default(),
+        access: node.field("access").map(|node| access::access(node, &Path::Field(path, "access"), found)),
         rules,
-        limits: Limits {
-            max_connections: limits.and_then(|node| limit(node, "maxConnections")).unwrap_or(Some(20_000)),
-        },
+        limits: access::limits(node.field("limits")),
         timeouts: TcpTimeouts {
             handshake: timeouts
                 .and_then(|node| duration(node, "handshake"))
@@ -456,7 +456,7 @@ pub(super) fn boolean(node: &Node, field: &str) -> Option<bool> {
 }
 
 /// `Some(None)` is `unlimited`.
-fn limit(node: &Node, field: &str) -> Option<Option<u32>> {
+pub(super) fn limit(node: &Node, field: &str) -> Option<Option<u32>> {
     match text(node, field) {
         Some("unlimited") => Some(None),
         _ => number(node, field).map(Some),

@@ -4,6 +4,7 @@
 //! violation is reported at once. The document itself is the user's intent and is kept as written: defaults are filled
 //! in only in the nouns, so that a difference compares like with like.
 
+mod access;
 mod build;
 mod check;
 mod diff;

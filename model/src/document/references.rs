@@ -148,6 +148,13 @@ fn check_listener(listener: &Listener, known: &Known<'_>, pointers: &Pointers, o
             dangling("map", map, &known.maps, format!("/rules/{index}/match/sni"));
         }
     }
+    let access = listener.access.iter().flat_map(|access| access.rules.iter().enumerate());
+    for (index, list) in access.flat_map(|(at, rule)| rule.addresses.lists.iter().map(move |list| (at, list)))
+    {
+        if !known.lists.contains(list) && !pointers.declares("addressList", list) {
+            dangling("address list", list, &known.lists, format!("/access/rules/{index}"));
+        }
+    }
     for (index, name) in listener.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
         if !known.certificates.contains(name) && !pointers.declares("certificate", name) {
             dangling("certificate", name, &known.certificates, format!("/tls/certificates/{index}"));

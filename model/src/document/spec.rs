@@ -137,22 +137,13 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         field("protocol", Kind::Word { words: &["tcp", "udp"], later: &[] }, "\"tcp\"", "The transport."),
         field("tls", Kind::Object(&TLS), "", "How to terminate TLS, for rules that do. TCP only."),
         field("proxyProtocol", Kind::Object(&PROXY_FROM), "", "Who tells us the client's address. TCP only."),
+        field("access", Kind::Object(&ACCESS), "", "Who may connect; absent: everybody. TCP only."),
         required("rules", Kind::List(&Kind::Object(&RULE)), "In order; the first that matches wins."),
         field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
         field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),
         field("udp", Kind::Object(&UDP), "", "Flow settings of a UDP listener."),
     ],
-    later: &[
-        "interface",
-        "freebind",
-        "forwarding",
-        "nodes",
-        "preamble",
-        "access",
-        "tcp",
-        "affinity",
-        "accessLog",
-    ],
+    later: &["interface", "freebind", "forwarding", "nodes", "preamble", "tcp", "affinity", "accessLog"],
 };
 
 pub(super) static PROXY_FROM: ObjectSpec = ObjectSpec {
@@ -278,16 +269,75 @@ pub(super) static SPLIT: ObjectSpec = ObjectSpec {
 
 pub(super) static LIMITS: ObjectSpec = ObjectSpec {
     name: "limits",
-    fields: &[field("maxConnections", Kind::Limit { max: 10_000_000 }, "20000", "Open client connections.")],
-    later: &[
-        "maxConnectionsPerClient",
-        "newConnectionsPerSecond",
-        "newPerClientPerSecond",
-        "bytesPerSecond",
-        "bytesPerSecondPerClient",
-        "clientPrefix",
-        "scope",
+    fields: &[
+        field("maxConnections", Kind::Limit { max: 10_000_000 }, "20000", "Open client connections."),
+        field("maxConnectionsPerClient", CLIENTS, "\"unlimited\"", "Those of one client."),
+        field("newConnectionsPerSecond", CLIENTS, "\"unlimited\"", "Connections accepted a second."),
+        field("newPerClientPerSecond", CLIENTS, "\"unlimited\"", "The same of one client."),
+        field(
+            "bytesPerSecond",
+            BYTES,
+            "\"unlimited\"",
+            "Payload a second, both directions together; more waits.",
+        ),
+        field("bytesPerSecondPerClient", BYTES, "\"unlimited\"", "The same of one client."),
+        field("bytesPerSecondPerConnection", BYTES, "\"unlimited\"", "The same of one connection."),
+        field("clientPrefix", Kind::Object(&CLIENT_PREFIX), "", "What counts as one client."),
+        field(
+            "scope",
+            Kind::Word { words: &["node"], later: &["fleet"] },
+            "\"node\"",
+            "Whether all of this counts by node.",
+        ),
     ],
+    later: &[],
+};
+
+const CLIENTS: Kind = Kind::Limit { max: 10_000_000 };
+const BYTES: Kind = Kind::Limit { max: 100_000_000_000 };
+
+pub(super) static CLIENT_PREFIX: ObjectSpec = ObjectSpec {
+    name: "clientPrefix",
+    fields: &[
+        field("v4", Kind::Integer { min: 0, max: 32 }, "32", "Leading bits of an IPv4 address."),
+        field("v6", Kind::Integer { min: 0, max: 128 }, "64", "Leading bits of an IPv6 address."),
+    ],
+    later: &[],
+};
+
+pub(super) static ACCESS: ObjectSpec = ObjectSpec {
+    name: "access",
+    fields: &[
+        field(
+            "default",
+            Kind::Word { words: &["allow", "deny"], later: &[] },
+            "\"allow\"",
+            "For clients that no rule names.",
+        ),
+        field(
+            "rules",
+            Kind::List(&Kind::Object(&ACCESS_RULE)),
+            "[]",
+            "In order; the first that names the client decides.",
+        ),
+    ],
+    later: &[],
+};
+
+pub(super) static ACCESS_RULE: ObjectSpec = ObjectSpec {
+    name: "rule of access",
+    fields: &[
+        field("allow", ADDRESSES, "", "Lets these in: prefixes, or `{ list: NAME }`. Either this or `deny`."),
+        field("deny", ADDRESSES, "", "Closes these at once."),
+        field("shadow", Kind::Bool, "false", "Decides nothing, only counts whom it would deny."),
+        field(
+            "closeExisting",
+            Kind::Bool,
+            "false",
+            "A denial that also ends connections that are open already.",
+        ),
+    ],
+    later: &[],
 };
 
 pub(super) static TIMEOUTS: ObjectSpec = ObjectSpec {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::{
-    BindAddress, BindHost, Limits, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings,
-    UdpSettings, placed::PlacedListener,
+    BindAddress, BindHost, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings, UdpSettings,
+    placed::PlacedListener,
 };
 use bytes::Bytes;
 
 use super::{
-    At, duration, ip, ip_bytes, millis, name, number, optional_duration, optional_millis, port, positive,
-    rule,
+    At, access, duration, ip, ip_bytes, millis, name, number, optional_duration, optional_millis, port,
+    positive, rule,
 };
 use crate::{Noun, Problem, WireError, v1};
 
@@ -48,6 +48,8 @@ impl From<&PlacedListener> for v1::Listener {
             udp_max_flows: listener.udp.max_flows,
             udp_max_flows_per_client: listener.udp.max_flows_per_client,
             proxy_from: listener.proxy_from.iter().map(rule::prefix_to_wire).collect(),
+            access: listener.access.as_ref().map(access::to_wire),
+            limits: Some(access::limits_to_wire(&listener.limits)),
         }
     }
 }
@@ -82,8 +84,9 @@ impl TryFrom<v1::Listener> for PlacedListener {
             },
             tls: wire.tls.map(|tls| tls_from_wire(tls, root.field("tls"))).transpose()?,
             proxy_from: rule::all(wire.proxy_from, root.field("proxy_from"), rule::prefix_from_wire)?,
+            access: wire.access.map(|access| access::from_wire(access, root.field("access"))).transpose()?,
             rules,
-            limits: Limits { max_connections: wire.max_connections },
+            limits: access::limits_from_wire(wire.max_connections, wire.limits, root.field("limits"))?,
             timeouts: TcpTimeouts {
                 handshake: duration(wire.handshake_timeout_ms, root.field("handshake_timeout_ms"))?,
                 idle: optional_duration(wire.idle_timeout_ms),

@@ -1,5 +1,6 @@
 //! Total conversions between the nouns and their messages. To the wire never fails; from the wire checks every field.
 
+mod access;
 mod health;
 mod listener;
 mod lists;
