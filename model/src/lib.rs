@@ -29,6 +29,6 @@ pub use health_check::{HealthCheck, InitialHealth};
 pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
 pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
-pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, WhenAllDown};
+pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown};
 pub use reason::{EndReason, Side};
 pub use rule::{Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};

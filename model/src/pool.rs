@@ -11,8 +11,12 @@ pub struct Pool {
     pub name: Name,
     /// How to choose among usable backends of the leading tier.
     pub balance: Balance,
-    /// What `hash` looks at.
+    /// What `hash` and `maglev` look at.
     pub hash_on: HashOn,
+    /// When backends of another priority are used.
+    pub tiers: Tiers,
+    /// How long a backend that became usable takes to its full weight. `None`, the default: at once.
+    pub slow_start: Option<Duration>,
     /// May be empty: then every connection is refused with a reason.
     pub backends: Vec<Backend>,
     /// Active check, if asked for.
@@ -62,6 +66,33 @@ pub enum Balance {
     LeastConn,
     /// Weighted rendezvous hash: stable when others come and go, the same on every node.
     Hash,
+    /// A hash by a table (Maglev): one look whatever the number of backends, the same on every node.
+    Maglev,
+    /// The fewer open connections by weight of two at random.
+    P2c,
+    /// The lower latency times connections by weight of two at random.
+    Ewma,
+    /// The fewest bytes lately, by weight.
+    LeastBandwidth,
+}
+
+/// When backends of another priority are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    /// Whether a tier is also left when it is full. Default false: only when it is down.
+    pub spill_when_full: bool,
+    /// A tier with fewer usable backends is left, if another has enough. Default 1.
+    pub min_usable: u32,
+    /// Whether a better tier is used again as soon as it can be. Default true; otherwise when the one in use fails.
+    pub auto_failback: bool,
+    /// One backend a tier at a time: the first usable one. Default false.
+    pub single_active: bool,
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        Self { spill_when_full: false, min_usable: 1, auto_failback: true, single_active: false }
+    }
 }
 
 /// What `hash` looks at.

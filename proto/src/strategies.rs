@@ -8,7 +8,7 @@ use awe4lb_model::{
     Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress,
     BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey, Match, MinTlsVersion,
     Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern,
-    SplitTarget, TcpTimeouts, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
+    SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -213,7 +213,12 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
         Balance::RoundRobin,
         Balance::LeastConn,
         Balance::Hash,
+        Balance::Maglev,
+        Balance::P2c,
+        Balance::Ewma,
+        Balance::LeastBandwidth,
     ]);
+    let tiers = (any::<[bool; 3]>(), 1u32.., option::of(millis()));
     let hash_on =
         proptest::sample::select(vec![HashOn::Client, HashOn::ClientPort, HashOn::Sni, HashOn::Listener]);
     let check = checks::health_check();
@@ -227,9 +232,10 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
     let connect = (millis(), 1u32..).prop_map(|(timeout, attempts)| Connect { timeout, attempts });
     let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5));
     let proxy = option::of(proptest::sample::select(vec![ProxyVersion::V1, ProxyVersion::V2]));
-    (head, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
+    (head, tiers, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
         |(
             (number, name, balance, hash_on, backends),
+            ([spill_when_full, auto_failback, single_active], min_usable, slow_start),
             health_check,
             outlier,
             any_when_down,
@@ -242,6 +248,8 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
                 name,
                 balance,
                 hash_on,
+                tiers: Tiers { spill_when_full, min_usable, auto_failback, single_active },
+                slow_start,
                 backends,
                 health_check,
                 outlier,

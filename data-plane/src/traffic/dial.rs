@@ -40,7 +40,7 @@ pub(super) async fn dial(
                     counters.dials.add(1);
                     counters.dial_micros.add(micros);
                 }
-                pool.state.dial_succeeded(chosen.permit.member());
+                pool.state.dial_succeeded(chosen.permit.member(), Some(micros));
                 return Ok(Dialled { socket, chosen });
             }
             Err(reason) => {

@@ -13,10 +13,11 @@ use awe4lb_engine::{
     balance::{NoCandidate, Request, Turns},
     route::{self, NameTable},
 };
-use awe4lb_model::{EndReason, HashOn, Name, placed::Number};
+use awe4lb_model::{Balance, EndReason, HashOn, Name, placed::Number};
 use rand::{RngCore, rngs::SmallRng};
 
 use super::{
+    bandwidth::Bandwidth,
     compile::{ListenerRun, Snapshot, SocketKey},
     counters::{CounterTable, Counters},
     pool::{Members, Permit, PoolState},
@@ -55,6 +56,7 @@ struct LocalMembers {
     members: Arc<Members>,
     counters: Vec<Arc<Counters>>,
     turns: Turns,
+    bandwidth: Bandwidth,
 }
 
 /// What `hash` may look at.
@@ -170,7 +172,12 @@ impl LocalRule {
 impl LocalPool {
     fn new(state: Arc<PoolState>, counters: Arc<Counters>, table: &CounterTable) -> Self {
         let members = state.members();
-        let local = LocalMembers { counters: counters_of(&members, table), members, turns: Turns::default() };
+        let local = LocalMembers {
+            counters: counters_of(&members, table),
+            members,
+            turns: Turns::default(),
+            bandwidth: Bandwidth::default(),
+        };
         Self { state, counters, local: RefCell::new(local) }
     }
 
@@ -187,17 +194,31 @@ impl LocalPool {
         if !Arc::ptr_eq(&current, &local.members) {
             local.counters = counters_of(&current, table);
             local.turns = Turns::default();
+            local.bandwidth = Bandwidth::default();
             local.members = current;
         }
-        let LocalMembers { members, counters, turns } = &mut *local;
+        let LocalMembers { members, counters, turns, bandwidth } = &mut *local;
         let pool = &members.placed.pool;
         let key = hash_key(pool.hash_on, hashable);
+        // Only where it matters: a clock is not free.
+        let now = match pool.balance {
+            Balance::Ewma | Balance::LeastBandwidth => self.state.now(),
+            _ => 0,
+        };
+        if pool.balance == Balance::LeastBandwidth {
+            bandwidth.sample(now, counters);
+        }
+        let load = |index: usize| match pool.balance {
+            Balance::LeastBandwidth => bandwidth.load(index),
+            Balance::Ewma => members.list.get(index).map_or(0, |member| member.cost(now)),
+            _ => members.list.get(index).map_or(0, |member| u64::from(member.active()) + 1),
+        };
         loop {
             let request = Request {
                 balance: pool.balance,
                 key: key.as_bytes(),
                 tried,
-                active: &|index| members.list.get(index).map_or(0, |member| member.active()),
+                load: &load,
                 full: &|index| members.list.get(index).is_none_or(|member| member.is_full()),
             };
             let index = members.view.pick(&request, turns, rng).map_err(|none| match none {
@@ -208,6 +229,7 @@ impl LocalPool {
             let permit = members.list.get(index).and_then(|member| member.reserve());
             match (permit, counters.get(index)) {
                 (Some(permit), Some(counters)) => {
+                    bandwidth.picked(index);
                     let index = index as u32;
                     return Ok(Chosen {
                         index,

@@ -3,6 +3,7 @@
 //! [`Traffic`] prepares a configuration without touching anything live, then swaps it in on every worker. What crosses
 //! workers is named: a backend's count of connections, a listener's. Nothing else.
 
+mod bandwidth;
 mod bind;
 mod compile;
 mod connection;

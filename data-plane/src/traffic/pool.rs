@@ -8,17 +8,17 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use awe4lb_engine::{
-    balance::{self, View},
+    balance::{self, PeakEwma, Rules, View},
     checks::{Advice, AgentAdmin},
     health::{Health, Passive, may_eject},
 };
 use awe4lb_model::{
-    BackendHost, WhenAllDown,
+    BackendHost, Balance, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use tokio::sync::Notify;
@@ -65,6 +65,8 @@ pub(super) struct Member {
     active: Active,
     /// Failed dials in a row; 0 spares successes the lock.
     failures: AtomicU32,
+    /// How long it takes to connect, for balancing by `ewma` alone: [`PeakEwma`] of the node's clock.
+    latency: AtomicU64,
 }
 
 /// On a cache line of its own: every worker writes it.
@@ -75,6 +77,8 @@ struct Active(AtomicU32);
 struct Book {
     placed: Arc<PlacedPool>,
     entries: Vec<Entry>,
+    /// The priority of the tier in use, where it stays in use until it fails.
+    held: Option<u32>,
 }
 
 struct Entry {
@@ -85,6 +89,8 @@ struct Entry {
     /// Of an agent. Nothing: as configured.
     advice: Advice,
     passive: Passive,
+    /// When it became usable; `None`: it is not.
+    usable_since: Option<u64>,
 }
 
 /// A place at a backend, taken when it was chosen; given back when dropped.
@@ -115,6 +121,11 @@ impl Member {
         self.max.min(self.advised_max.load(Relaxed))
     }
 
+    /// What one more connection here costs, for balancing by `ewma`.
+    pub(super) fn cost(&self, now: u64) -> u64 {
+        PeakEwma(self.latency.load(Relaxed)).cost(now, self.active())
+    }
+
     /// Takes a place, unless it filled up in between.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Permit> {
         if self.active.0.fetch_add(1, Relaxed) >= self.max() {
@@ -135,8 +146,11 @@ impl Member {
 
 impl PoolState {
     pub(super) fn new(placed: Arc<PlacedPool>, shared: Arc<Shared>) -> Arc<Self> {
-        let book = Book { entries: entries(&placed, &[]), placed };
-        Arc::new(Self { cell: ArcSwap::from_pointee(book.members(0)), book: Mutex::new(book), shared })
+        let mut book = Book { entries: entries(&placed, &[]), placed, held: None };
+        // What is there from the start has nothing to warm up from.
+        book.entries.iter_mut().for_each(|entry| entry.usable_since = Some(0));
+        let members = book.members(u64::MAX);
+        Arc::new(Self { cell: ArcSwap::from_pointee(members), book: Mutex::new(book), shared })
     }
 
     /// What to choose from now.
@@ -149,12 +163,20 @@ impl PoolState {
         let mut book = self.book();
         book.entries = entries(&placed, &book.entries);
         book.placed = placed;
+        book.held = None;
         book.let_back(self.now());
-        self.publish(&book);
+        self.publish(&mut book);
     }
 
-    /// A dial succeeded.
-    pub(super) fn dial_succeeded(&self, member: &Arc<Member>) {
+    /// A dial succeeded, and took so long where that is known.
+    pub(super) fn dial_succeeded(&self, member: &Arc<Member>, micros: Option<u64>) {
+        if let Some(micros) = micros
+            && self.cell.load().placed.pool.balance == Balance::Ewma
+        {
+            // Of two workers that measure at once one measurement may be lost.
+            let latency = PeakEwma(member.latency.load(Relaxed)).observe(self.now(), micros);
+            member.latency.store(latency.0, Relaxed);
+        }
         if member.failures.load(Relaxed) == 0 {
             return;
         }
@@ -179,20 +201,21 @@ impl PoolState {
             if let Some(until) = entry.passive.ejected_until() {
                 self.shared.next_return.fetch_min(until, Relaxed);
             }
-            self.publish(&book);
+            self.publish(&mut book);
         }
     }
 
     /// Lets members back whose ejection is over; returns when the next one is.
     pub(super) fn refresh(&self) -> Option<u64> {
         let now = self.now();
-        let book = self.book();
-        self.publish(&book);
+        let mut book = self.book();
+        self.publish(&mut book);
         let untils = book.entries.iter().filter_map(|entry| entry.passive.ejected_until());
-        untils.filter(|until| *until > now).min()
+        untils.filter(|until| *until > now).chain(book.next_step(now)).min()
     }
 
-    fn now(&self) -> u64 {
+    /// Milliseconds of the node's clock.
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.shared.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -200,8 +223,17 @@ impl PoolState {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, book: &Book) {
-        self.cell.store(Arc::new(book.members(self.now())));
+    fn publish(&self, book: &mut Book) {
+        let now = self.now();
+        book.note_usable(now);
+        if let Some(step) = book.next_step(now) {
+            self.shared.next_return.fetch_min(step, Relaxed);
+        }
+        let members = book.members(now);
+        if !book.placed.pool.tiers.auto_failback {
+            book.held = members.view.leading_priority();
+        }
+        self.cell.store(Arc::new(members));
         self.shared.changed.notify_one();
     }
 
@@ -209,7 +241,7 @@ impl PoolState {
         let mut book = self.book();
         if let Some(entry) = book.entries.iter_mut().find(|entry| entry.member.number == number) {
             change(entry);
-            self.publish(&book);
+            self.publish(&mut book);
         }
     }
 }
@@ -278,17 +310,57 @@ impl Book {
             .zip(&self.placed.pool.backends)
             .map(|(entry, backend)| balance::Member {
                 seed: balance::seed(backend.name.as_str()),
-                weight: entry.weight(backend.weight),
+                weight: entry.weight(backend.weight) * entry.warmth(now, self.placed.pool.slow_start),
                 priority: backend.priority,
                 usable: entry.usable(now),
             })
             .collect();
-        let any_when_all_down = self.placed.pool.when_all_down == WhenAllDown::Any;
-        Members { placed: self.placed.clone(), list, view: View::new(view, any_when_all_down) }
+        let pool = &self.placed.pool;
+        let rules = Rules {
+            balance: pool.balance,
+            any_when_all_down: pool.when_all_down == WhenAllDown::Any,
+            min_usable: pool.tiers.min_usable,
+            spill_when_full: pool.tiers.spill_when_full,
+            single_active: pool.tiers.single_active,
+            held: self.held,
+        };
+        Members { placed: self.placed.clone(), list, view: View::new(view, &rules) }
+    }
+
+    /// Remembers since when each member is usable.
+    fn note_usable(&mut self, now: u64) {
+        for entry in &mut self.entries {
+            entry.usable_since = if entry.usable(now) { entry.usable_since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// When the next member that warms up gets more.
+    fn next_step(&self, now: u64) -> Option<u64> {
+        let whole = slow_start_millis(self.placed.pool.slow_start?);
+        let step = (whole / u64::from(WARM)).max(1);
+        let next = |since: u64| since + ((now.saturating_sub(since)) / step + 1) * step;
+        let warming = self.entries.iter().filter_map(|entry| entry.usable_since);
+        warming.filter(|since| now.saturating_sub(*since) < whole && *since > 0).map(next).min()
     }
 }
 
+/// A member that is warm counts so many times its weight, a fresh one once.
+const WARM: u32 = 10;
+
+fn slow_start_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 impl Entry {
+    /// By how much its weight counts: all the same without a slow start.
+    fn warmth(&self, now: u64, slow_start: Option<Duration>) -> u32 {
+        let Some(time) = slow_start else { return 1 };
+        // From the start on, or not usable at all: nothing to wait for.
+        let Some(since) = self.usable_since.filter(|since| *since > 0) else { return WARM };
+        let steps = now.saturating_sub(since).saturating_mul(WARM.into()) / slow_start_millis(time);
+        u32::try_from(steps).unwrap_or(WARM).saturating_add(1).min(WARM)
+    }
+
     /// What was advised before holds for what is not mentioned now; nothing at all takes everything back.
     fn take_advice(&mut self, advice: Advice) {
         let before = if advice == Advice::default() { Advice::default() } else { self.advice };
@@ -349,6 +421,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     admin: old.admin,
                     advice: old.advice,
                     passive: old.passive,
+                    usable_since: old.usable_since,
                 };
             }
             let addresses = fixed.map(|ip| vec![ip]).unwrap_or_default();
@@ -361,12 +434,14 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     advised_max: AtomicU32::new(u32::MAX),
                     active: Active(AtomicU32::new(0)),
                     failures: AtomicU32::new(0),
+                    latency: AtomicU64::new(0),
                 }),
                 health: Health::Unknown,
                 reason: String::new(),
                 admin: old.map(|old| old.admin).unwrap_or_default(),
                 advice: Advice::default(),
                 passive: Passive::default(),
+                usable_since: None,
             }
         })
         .collect()

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion, Name, Outlier,
-    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, TlsMode,
-    TlsSettings, UdpSettings, WhenAllDown,
+    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers,
+    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -366,6 +366,10 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
             Some("random") => Balance::Random,
             Some("leastConn") => Balance::LeastConn,
             Some("hash") => Balance::Hash,
+            Some("maglev") => Balance::Maglev,
+            Some("p2c") => Balance::P2c,
+            Some("ewma") => Balance::Ewma,
+            Some("leastBandwidth") => Balance::LeastBandwidth,
             _ => Balance::RoundRobin,
         },
         hash_on: match text(node, "hashOn") {
@@ -374,6 +378,8 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
             Some("listener") => HashOn::Listener,
             _ => HashOn::Client,
         },
+        tiers: node.field("tiers").map(tiers).unwrap_or_default(),
+        slow_start: duration(node, "slowStart"),
         backends,
         health_check,
         outlier: Outlier {
@@ -401,6 +407,16 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
             None => None,
         },
     })
+}
+
+fn tiers(node: &Node) -> Tiers {
+    let default = Tiers::default();
+    Tiers {
+        spill_when_full: text(node, "spill") == Some("whenFull"),
+        min_usable: number(node, "minUsable").unwrap_or(default.min_usable),
+        auto_failback: text(node, "failback") != Some("manual"),
+        single_active: boolean(node, "singleActive").unwrap_or(default.single_active),
+    }
 }
 
 fn backend(node: &Node) -> Option<Backend> {

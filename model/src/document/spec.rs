@@ -384,8 +384,17 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         field(
             "balance",
             Kind::Word {
-                words: &["random", "roundRobin", "leastConn", "hash"],
-                later: &["maglev", "leastBandwidth", "p2c", "ewma"],
+                words: &[
+                    "random",
+                    "roundRobin",
+                    "leastConn",
+                    "hash",
+                    "maglev",
+                    "leastBandwidth",
+                    "p2c",
+                    "ewma",
+                ],
+                later: &[],
             },
             "\"roundRobin\"",
             "How to choose among the usable backends of the leading tier.",
@@ -394,7 +403,14 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
             "hashOn",
             Kind::Word { words: &["client", "clientPort", "sni", "listener"], later: &[] },
             "\"client\"",
-            "What `hash` looks at.",
+            "What `hash` and `maglev` look at.",
+        ),
+        field("tiers", Kind::Object(&TIERS), "", "When backends of another priority are used."),
+        field(
+            "slowStart",
+            Kind::Duration,
+            "",
+            "How long a backend that became usable takes from a tenth to all of its weight; absent: at once.",
         ),
         field("backends", Kind::List(&Kind::Object(&BACKEND)), "[]", "Fixed backends."),
         field("healthCheck", Kind::Object(&HEALTH_CHECK), "", "Active check; absent: none."),
@@ -409,11 +425,9 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         field("proxyProtocol", Kind::Object(&PROXY_SEND), "", "Tells backends who the client is. TCP only."),
     ],
     later: &[
-        "tiers",
         "queue",
         "limits",
         "discovery",
-        "slowStart",
         "onDown",
         "onRemoved",
         "tls",
@@ -421,6 +435,32 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         "rebalance",
         "labels",
     ],
+};
+
+pub(super) static TIERS: ObjectSpec = ObjectSpec {
+    name: "tiers",
+    fields: &[
+        field(
+            "spill",
+            Kind::Word { words: &["whenDown", "whenFull"], later: &[] },
+            "\"whenDown\"",
+            "Whether a tier is also left when all of it is full.",
+        ),
+        field(
+            "minUsable",
+            Kind::Integer { min: 1, max: 65_535 },
+            "1",
+            "A tier with fewer usable backends is left, if another has enough.",
+        ),
+        field(
+            "failback",
+            Kind::Word { words: &["auto", "manual"], later: &[] },
+            "\"auto\"",
+            "`manual`: the tier in use stays until it fails, or the pool is changed.",
+        ),
+        field("singleActive", Kind::Bool, "false", "One backend a tier at a time: the first usable one."),
+    ],
+    later: &["closeStandby"],
 };
 
 pub(super) static BACKEND: ObjectSpec = ObjectSpec {

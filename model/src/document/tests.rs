@@ -67,7 +67,7 @@ fn keys_leave_the_intent() {
 
 #[test]
 fn every_violation_is_reported_at_once_with_its_place() {
-    let text = "version: 1\nlisteners:\n  - name: Web\n    bind: [\"*:0\"]\n    protocl: tcp\n    rules:\n      - { pool: ap, match: { sni: { map: x } } }\npools:\n  - { name: app, balance: leastcon, tiers: {} }\n";
+    let text = "version: 1\nlisteners:\n  - name: Web\n    bind: [\"*:0\"]\n    protocl: tcp\n    rules:\n      - { pool: ap, match: { sni: { map: x } } }\npools:\n  - { name: app, balance: leastcon, queue: {} }\n";
     let violations = compile_yaml(text).map(|_| ()).expect_err("violations");
     let found: Vec<_> =
         violations.iter().map(|v| (v.line.unwrap_or(0), v.code, v.hint.as_deref().unwrap_or(""))).collect();

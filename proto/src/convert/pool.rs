@@ -1,12 +1,16 @@
 //! Pools and their backends.
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, WhenAllDown,
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers,
+    WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use bytes::Bytes;
 
-use super::{At, at_most, duration, health, ip, ip_bytes, millis, name, number, port, positive};
+use super::{
+    At, at_most, duration, health, ip, ip_bytes, millis, name, number, optional_duration, optional_millis,
+    port, positive,
+};
 use crate::{Noun, Problem, WireError, v1};
 
 impl From<&PlacedPool> for v1::Pool {
@@ -20,6 +24,10 @@ impl From<&PlacedPool> for v1::Pool {
                 Balance::RoundRobin => v1::Balance::RoundRobin,
                 Balance::LeastConn => v1::Balance::LeastConn,
                 Balance::Hash => v1::Balance::Hash,
+                Balance::Maglev => v1::Balance::Maglev,
+                Balance::P2c => v1::Balance::P2c,
+                Balance::Ewma => v1::Balance::Ewma,
+                Balance::LeastBandwidth => v1::Balance::LeastBandwidth,
             }
             .into(),
             hash_on: match pool.hash_on {
@@ -35,6 +43,11 @@ impl From<&PlacedPool> for v1::Pool {
                 .zip(&placed.backend_numbers)
                 .map(|(backend, number)| backend_to_wire(backend, *number))
                 .collect(),
+            spill_when_full: pool.tiers.spill_when_full,
+            min_usable: pool.tiers.min_usable,
+            manual_failback: !pool.tiers.auto_failback,
+            single_active: pool.tiers.single_active,
+            slow_start_ms: optional_millis(pool.slow_start),
             health_check: pool.health_check.as_ref().map(health::to_wire),
             outlier_consecutive_failures: pool.outlier.consecutive_failures,
             outlier_ejection_ms: millis(pool.outlier.ejection),
@@ -70,6 +83,13 @@ impl TryFrom<v1::Pool> for PlacedPool {
             name: name(&wire.name, root.field("name"))?,
             balance: balance(wire.balance, root.field("balance"))?,
             hash_on: hash_on(wire.hash_on, root.field("hash_on"))?,
+            tiers: Tiers {
+                spill_when_full: wire.spill_when_full,
+                min_usable: wire.min_usable.max(1),
+                auto_failback: !wire.manual_failback,
+                single_active: wire.single_active,
+            },
+            slow_start: optional_duration(wire.slow_start_ms),
             backends,
             health_check: wire
                 .health_check
@@ -105,6 +125,10 @@ fn balance(wire: i32, at: At<'_>) -> Result<Balance, WireError> {
         Ok(v1::Balance::RoundRobin) => Ok(Balance::RoundRobin),
         Ok(v1::Balance::LeastConn) => Ok(Balance::LeastConn),
         Ok(v1::Balance::Hash) => Ok(Balance::Hash),
+        Ok(v1::Balance::Maglev) => Ok(Balance::Maglev),
+        Ok(v1::Balance::P2c) => Ok(Balance::P2c),
+        Ok(v1::Balance::Ewma) => Ok(Balance::Ewma),
+        Ok(v1::Balance::LeastBandwidth) => Ok(Balance::LeastBandwidth),
         Ok(v1::Balance::Unspecified) => Err(at.refuse(Problem::Missing)),
         Err(_) => Err(at.refuse(Problem::UnknownValue(wire))),
     }

@@ -354,7 +354,7 @@ impl<'a> Server<'a> {
             flow.last_burst = slots.len() as u32;
             if !flow.answered {
                 flow.answered = true;
-                flow.pool.state.dial_succeeded(flow.permit.member());
+                flow.pool.state.dial_succeeded(flow.permit.member(), None);
             }
             let from = wildcard.then_some(key.local);
             let way = Way { flow: id, to: Some(key.client), from, longest: flow.longest_out };
