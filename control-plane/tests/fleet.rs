@@ -193,6 +193,60 @@ async fn a_change_sends_what_has_changed_and_a_restart_sends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn entries_of_a_list_reach_nodes_without_a_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("data");
+    let plane = Plane::start(&dir, "first").await;
+    let identity = plane.enrol().await;
+    let mut document = document(&[("app", 1)]);
+    document["listeners"][0]["access"] =
+        json!({"rules": [{"deny": [{"list": "blocked"}], "closeExisting": true}]});
+    document["addressLists"] = json!([{"name": "blocked", "entries": ["192.0.2.0/24"]}, {"name": "unused", "entries": ["10.0.0.0/8"]}]);
+    plane.apply(&document).await;
+    let (mut node, mut hand) = (Node::attach(plane.running.grpc, &identity, 1).await, Hand::default());
+    let first = hand.take_revision(&mut node, 1).await;
+    assert!(first.sent.contains(&"address-list blocked".to_owned()), "{:?}", first.sent);
+    assert_eq!(first.sent.len(), 3, "a list that nobody refers to stays at home: {:?}", first.sent);
+    result(&node, &first, v1::Phase::Active, "").await;
+
+    let before = plane.request(http::Method::GET, "/api/v1/config").send().await.unwrap();
+    let before = before.headers()["etag"].clone();
+    let entries = "/api/v1/address-lists/blocked/entries";
+    let patch = plane.request(http::Method::PATCH, entries).json(&json!({"add": ["198.51.100.7"]}));
+    let patched = patch.send().await.unwrap();
+    assert_eq!(patched.status(), 200);
+    assert_eq!(patched.headers()["etag"], "\"1.2\"");
+    let answer: Value = patched.json().await.unwrap();
+    assert_eq!((&answer["meta"]["entries"], &answer["entries"]), (&json!(2), &Value::Null));
+    let second = hand.take(&mut node).await;
+    assert_eq!(second.sent, ["address-list blocked"]);
+    assert_eq!(second.assignment.revision, 1);
+    assert!(second.assignment.sequence > first.assignment.sequence);
+    result(&node, &second, v1::Phase::Active, "").await;
+    eventually(&plane, |view| view["inSync"] == true).await;
+
+    assert_eq!(plane.get(entries).await, json!({"total": 2, "items": ["192.0.2.0/24", "198.51.100.7"]}));
+    // Who edits the document from before must not undo what a feed did meanwhile.
+    let stale = plane.request(http::Method::PUT, "/api/v1/config").header("if-match", before).json(&document);
+    assert_eq!(stale.send().await.unwrap().status(), 412);
+    let wrong = plane.request(http::Method::PUT, entries).json(&json!(["10.0.0.0/8", "10.0.0.1/8"]));
+    let wrong = wrong.send().await.unwrap();
+    assert_eq!(wrong.status(), 422);
+    assert_eq!(wrong.json::<Value>().await.unwrap()["errors"][0]["pointer"], "/1");
+
+    // As many as there may be, as one write; what travels is a packed resource.
+    let many: Vec<String> =
+        (0..500_000u32).map(|n| std::net::Ipv4Addr::from(0x0B00_0000 + n * 16).to_string()).collect();
+    let put = plane.request(http::Method::PUT, entries).json(&many).send().await.unwrap();
+    assert_eq!(put.status(), 200, "{}", put.text().await.unwrap());
+    let third = hand.take(&mut node).await;
+    assert_eq!(third.sent, ["address-list blocked"]);
+    assert_eq!(plane.get("/api/v1/address-lists").await["items"][0]["meta"]["entries"], 500_000);
+    assert_eq!(plane.get("/api/v1/revisions").await["total"], 1);
+    plane.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_rejected_is_not_sent_again_until_something_changes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("data");

@@ -12,6 +12,7 @@ import { Configuration } from './pages/Configuration';
 import { History, RevisionPage } from './pages/History';
 import { ListenerPage, Listeners } from './pages/Listeners';
 import { Nodes } from './pages/Nodes';
+import { ListPage, Lists, MapPage } from './pages/Lists';
 import { Overview } from './pages/Overview';
 import { PoolPage, Pools } from './pages/Pools';
 import { SignIn } from './pages/SignIn';
@@ -23,6 +24,7 @@ const MENU = [
   ['Overview', paths.overview],
   ['Listeners', paths.listeners],
   ['Pools', paths.pools],
+  ['Lists and maps', paths.lists],
   ['Nodes', paths.nodes],
   ['Configuration', paths.configuration],
   ['History', paths.history],
@@ -113,6 +115,9 @@ const tree = root.addChildren([
   page('/listeners/$name', ListenerPage),
   page('/pools', Pools),
   page('/pools/$name', PoolPage),
+  page('/lists', Lists),
+  page('/lists/$name', ListPage),
+  page('/maps/$name', MapPage),
   page('/nodes', Nodes),
   page('/configuration', Configuration),
   page('/history', History),

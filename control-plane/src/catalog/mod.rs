@@ -40,6 +40,16 @@ pub struct Head {
     pub model: Arc<Model>,
 }
 
+impl Head {
+    /// Of the whole document: entries of address lists count, too.
+    pub fn etag(&self) -> String {
+        match self.model.editions() {
+            0 => format!("\"{}\"", self.revision),
+            editions => format!("\"{}.{editions}\"", self.revision),
+        }
+    }
+}
+
 /// The configuration. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {

@@ -94,6 +94,11 @@ impl Model {
         document_of(self.defaults_body.clone(), lists)
     }
 
+    /// How often entries of the address lists changed, all together.
+    pub fn editions(&self) -> u64 {
+        self.all(Kind::AddressList).map(|(_, entry)| entry.edition()).sum()
+    }
+
     /// What nodes run.
     pub(super) fn placed(&self) -> NodeConfig {
         NodeConfig {

@@ -44,7 +44,7 @@ impl Bench {
 
     async fn write(&self, what: WriteWhat) -> Result<Outcome, WriteError> {
         let origin = Origin { author: "ada".into(), source: "api".into(), message: "why".into() };
-        self.catalog.write(Write { origin, what, expected_head: None, dry_run: false }).await
+        self.catalog.write(Write { origin, what, expected_head: Precondition::None, dry_run: false }).await
     }
 
     async fn edit(&self, kind: Kind, name: &str, operation: Operation) -> Result<Outcome, WriteError> {
@@ -232,7 +232,7 @@ async fn a_dry_run_stores_nothing() {
         precondition: Precondition::None,
         pointer: String::new(),
     }]);
-    let write = Write { origin: Origin::default(), what, expected_head: None, dry_run: true };
+    let write = Write { origin: Origin::default(), what, expected_head: Precondition::None, dry_run: true };
     let outcome = bench.catalog.write(write).await.unwrap();
     assert!(outcome.changed && outcome.changes.len() == 1);
     assert_eq!(bench.catalog.head().revision, 1);
@@ -292,7 +292,8 @@ async fn a_caller_that_goes_away_does_not_tear_memory_from_disk() {
             precondition: Precondition::None,
             pointer: String::new(),
         }]);
-        let write = Write { origin: Origin::default(), what, expected_head: None, dry_run: false };
+        let write =
+            Write { origin: Origin::default(), what, expected_head: Precondition::None, dry_run: false };
         let mut future = Box::pin(catalog.write(write));
         let _ = futures_util::poll!(&mut future);
         drop(future);

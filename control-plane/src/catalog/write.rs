@@ -6,7 +6,7 @@ use awe4lb_model::document::{self, Change, Node, Violation};
 use serde_json::Value;
 
 use super::{
-    Catalog, Edit, Head, Kind, Model, WriteError,
+    Catalog, Edit, Head, Kind, Model, Precondition, WriteError,
     entry::Noun,
     lists,
     model::document_of,
@@ -51,8 +51,8 @@ pub struct Write {
     pub origin: Origin,
     /// What.
     pub what: WriteWhat,
-    /// The head must be this revision.
-    pub expected_head: Option<u64>,
+    /// The head must be as this says: [`Precondition::Revision`] or [`Precondition::Edition`], of all lists together.
+    pub expected_head: Precondition,
     /// Check only.
     pub dry_run: bool,
 }
@@ -84,13 +84,17 @@ impl Catalog {
     async fn write_now(&self, write: Write) -> Result<Outcome, WriteError> {
         let mut next_number = self.next_number.lock().await;
         let head = self.head();
-        if let Some(expected) = write.expected_head
-            && expected != head.revision
-        {
-            return Err(WriteError::Stale(format!(
-                "the configuration is at revision {}, not {expected}: load it again",
-                head.revision
-            )));
+        let stale = match write.expected_head {
+            Precondition::Revision(revision) => revision != head.revision,
+            Precondition::Edition(revision, editions) => {
+                (revision, editions) != (head.revision, head.model.editions())
+            }
+            Precondition::Absent => head.revision != 0,
+            Precondition::None | Precondition::Exists => false,
+        };
+        if stale {
+            let detail = format!("the configuration is at {}, not as expected: load it again", head.etag());
+            return Err(WriteError::Stale(detail));
         }
         let mut drafts = self.draft(&head.model, write.what).await?;
         let warnings = std::mem::take(&mut drafts.warnings);

@@ -151,7 +151,7 @@ async fn read(
 ) -> Result<Response, Problem> {
     let head = app.catalog.head();
     let document = render(&head.model.intent(), wanted_format(&query, &headers)?)?;
-    let mut answer = with_etag(&headers, &format!("\"{}\"", head.revision), || document);
+    let mut answer = with_etag(&headers, &head.etag(), || document);
     set_revision(&mut answer, head.revision);
     Ok(answer)
 }
@@ -209,7 +209,7 @@ async fn validate(State(app): State<App>, body: Text) -> Response {
     let write = crate::catalog::Write {
         origin: crate::catalog::Origin::default(),
         what: WriteWhat::Document { document, prune: true },
-        expected_head: None,
+        expected_head: Precondition::None,
         dry_run: true,
     };
     match app.catalog.write(write).await {
@@ -311,6 +311,7 @@ pub(super) fn answer(caller: &Caller, outcome: &Outcome) -> Response {
     } else {
         outcome.head.revision
     };
+    let etag = if caller.is_dry_run() { format!("\"{stored}\"") } else { outcome.head.etag() };
     let body = json!({
         "revision": stored,
         "changed": outcome.changed,
@@ -318,8 +319,7 @@ pub(super) fn answer(caller: &Caller, outcome: &Outcome) -> Response {
         "changes": short(outcome),
         "warnings": outcome.warnings,
     });
-    let mut answer =
-        (StatusCode::OK, [(header::ETAG, format!("\"{stored}\""))], axum::Json(body)).into_response();
+    let mut answer = (StatusCode::OK, [(header::ETAG, etag)], axum::Json(body)).into_response();
     set_revision(&mut answer, stored);
     answer
 }

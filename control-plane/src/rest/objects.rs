@@ -300,7 +300,7 @@ impl axum::extract::FromRequestParts<App> for Caller {
 
 impl Caller {
     /// Does any write.
-    pub async fn write(&self, what: WriteWhat, expected_head: Option<u64>) -> Result<Outcome, Problem> {
+    pub async fn write(&self, what: WriteWhat, expected_head: Precondition) -> Result<Outcome, Problem> {
         self.write_with(what, expected_head, self.query.dry_run, &self.query.message).await
     }
 
@@ -308,13 +308,13 @@ impl Caller {
     pub async fn write_with(
         &self,
         what: WriteWhat,
-        expected_head: Option<u64>,
+        expected_head: Precondition,
         dry_run: bool,
         message: &str,
     ) -> Result<Outcome, Problem> {
         let origin = origin(&self.principal, &self.headers, message);
         let outcome = self.app.catalog.write(Write { origin, what, expected_head, dry_run }).await?;
-        if outcome.has_revision && !dry_run {
+        if outcome.changed && !dry_run {
             let summary = crate::store::objects::Summary::of(&outcome.changes);
             let event =
                 json!({"revision": outcome.head.revision, "author": self.principal.user, "summary": summary});
@@ -324,12 +324,8 @@ impl Caller {
     }
 
     /// What the headers say about the head.
-    pub fn expected_head(&self) -> Result<Option<u64>, Problem> {
-        match precondition(&self.headers)? {
-            Precondition::Revision(revision) | Precondition::Edition(revision, _) => Ok(Some(revision)),
-            Precondition::Absent => Ok(Some(0)),
-            Precondition::None | Precondition::Exists => Ok(None),
-        }
+    pub fn expected_head(&self) -> Result<Precondition, Problem> {
+        precondition(&self.headers)
     }
 
     /// Whether only a check was asked for.
@@ -361,7 +357,7 @@ impl Caller {
         let before = self.app.catalog.head();
         let precondition = precondition(&self.headers)?;
         let edit = Edit { kind, name: name.clone(), operation, precondition, pointer: String::new() };
-        let outcome = self.write(WriteWhat::Edits(vec![edit]), None).await?;
+        let outcome = self.write(WriteWhat::Edits(vec![edit]), Precondition::None).await?;
         let head = &outcome.head;
         let mut answer = match (is_delete, head.model.get(kind, &name)) {
             (false, Some(entry)) => {

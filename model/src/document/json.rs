@@ -1,5 +1,7 @@
 //! Strict JSON (RFC 8259) into the tree, with places and without duplicate keys.
 
+use std::cell::Cell;
+
 use super::{
     tree::{Entry, MAX_DEPTH, Node, NodeKind, Position},
     violation::Violation,
@@ -7,7 +9,7 @@ use super::{
 
 /// Parses one JSON value and nothing after it.
 pub(super) fn parse(text: &str) -> Result<Node, Violation> {
-    let mut reader = Reader { text, at: 0, line: 1, line_start: 0 };
+    let mut reader = Reader { text, at: 0, line: 1, line_start: 0, counted: Cell::default() };
     reader.space();
     let node = reader.value(0)?;
     reader.space();
@@ -22,6 +24,8 @@ struct Reader<'a> {
     at: usize,
     line: u32,
     line_start: usize,
+    /// A place of this line and its column: what is on one line is counted once, not again from its start for each value.
+    counted: Cell<(usize, usize)>,
 }
 
 impl<'a> Reader<'a> {
@@ -30,7 +34,12 @@ impl<'a> Reader<'a> {
     }
 
     fn position(&self) -> Position {
-        let column = self.text.get(self.line_start..self.at).map_or(0, |line| line.chars().count());
+        let (mut from, mut column) = self.counted.get();
+        if from < self.line_start || from > self.at {
+            (from, column) = (self.line_start, 0);
+        }
+        column += self.text.get(from..self.at).map_or(0, |part| part.chars().count());
+        self.counted.set((self.at, column));
         Position { line: self.line, column: u32::try_from(column + 1).unwrap_or(u32::MAX) }
     }
 

@@ -333,3 +333,16 @@ fn conditions_are_limited_and_checked_inside_each_other() {
     assert_eq!(rule("{ all: [{ port: 0 }] }"), Err("bad-value"));
     assert_eq!(rule("{ not: { port: 9-8 } }"), Err("bad-value"));
 }
+
+/// The column of each value was once counted from the start of its line: a minute for a list as long as it may be.
+#[test]
+fn a_large_document_on_one_line_is_read_in_one_go() {
+    let many = vec!["\"é\""; 500_000].join(", ");
+    let started = std::time::Instant::now();
+    let document = parse(&format!("[{many}, 1]"), Format::Json).expect("JSON");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    let last = document.items().last().and_then(|item| item.at).expect("a place");
+    assert_eq!((last.line, last.column), (1, 500_000 * 5 + 2));
+    let wrong = parse("[\"é\",\n \"é\", \"\\x\"]", Format::Json).expect_err("a bad escape");
+    assert_eq!((wrong[0].line, wrong[0].column), (Some(2), Some(7)));
+}

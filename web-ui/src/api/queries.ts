@@ -4,6 +4,7 @@ import type {
   ApiToken,
   BackendState,
   Change,
+  Entries,
   HistoryPoint,
   JoinToken,
   Listener,
@@ -40,6 +41,28 @@ export const queries = {
     queryOptions({
       queryKey: ['config', 'pools', name],
       queryFn: ({ signal }) => json<Pool>(`/api/v1/pools/${encodeURIComponent(name)}`, { signal }),
+    }),
+  lists: queryOptions({
+    queryKey: ['config', 'address-lists'],
+    queryFn: ({ signal }) => list<Entries>('/api/v1/address-lists', signal),
+  }),
+  entries: (name: string) =>
+    queryOptions({
+      queryKey: ['config', 'address-lists', name],
+      queryFn: ({ signal }) =>
+        json<{ items: string[]; total: number }>(`/api/v1/address-lists/${encodeURIComponent(name)}/entries`, { signal }),
+    }),
+  maps: queryOptions({
+    queryKey: ['config', 'maps'],
+    queryFn: ({ signal }) => list<Entries>('/api/v1/maps', signal),
+  }),
+  mapEntries: (name: string) =>
+    queryOptions({
+      queryKey: ['config', 'maps', name],
+      queryFn: ({ signal }) =>
+        json<{ entries: Record<string, string>; total: number }>(`/api/v1/maps/${encodeURIComponent(name)}/entries`, {
+          signal,
+        }),
     }),
   document: queryOptions({
     queryKey: ['config', 'document'],
@@ -99,6 +122,12 @@ export function useWrite<I, O>(write: (input: I) => Promise<O>, touches: string[
 export const writes = {
   pool: ({ pool, etag }: { pool: Omit<Pool, 'meta'>; etag: string }) =>
     json<Pool>(`/api/v1/pools/${encodeURIComponent(pool.name)}`, { method: 'PUT', body: pool, etag }),
+  entries: ({ list, ...change }: { list: string; add?: string[]; remove?: string[] }) =>
+    json<Entries>(`/api/v1/address-lists/${encodeURIComponent(list)}/entries`, { method: 'PATCH', body: change }),
+  mapEntry: ({ map, name, pool }: { map: string; name: string; pool: string | null }) => {
+    const path = `/api/v1/maps/${encodeURIComponent(map)}/entries/${encodeURIComponent(name)}`;
+    return call(path, pool === null ? { method: 'DELETE' } : { method: 'PUT', body: { pool } });
+  },
   admin: (wish: { pool: string; backend: string; verb: 'drain' | 'maintain' | 'ready' }) =>
     json<BackendState>(
       `/api/v1/pools/${encodeURIComponent(wish.pool)}/backends/${encodeURIComponent(wish.backend)}:${wish.verb}`,

@@ -50,6 +50,12 @@ export interface Pool {
   backends?: Backend[];
 }
 
+/** An address list or a map, as lists of them have it: with the number of entries in `meta`. */
+export interface Entries {
+  meta: Meta & { entries: number };
+  name: string;
+}
+
 export interface Assignment {
   epoch: number;
   sequence: number;
