@@ -160,10 +160,6 @@ pub fn encode_all(config: &NodeConfig) -> Result<Vec<EncodedResource>, WireError
 
 /// A resource that was verified and converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most resources are listeners and pools; a box would be one more each"
-)]
 pub enum Decoded {
     /// A listener with its numbers.
     Listener(PlacedListener),

@@ -152,7 +152,8 @@ struct Shard {
 #[derive(Default)]
 struct Client {
     open: u32,
-    /// The state of its rate of new connections.
+    /// Which rate of new connections `rate` is the state of: another one counts otherwise.
+    per_second: u32,
     rate: u64,
     bytes: Option<Arc<Bucket>>,
 }
@@ -186,7 +187,7 @@ impl Clients {
             return Err(reason);
         }
         client.open += 1;
-        shard.idle -= usize::from(was_idle && is_known);
+        shard.idle = shard.idle.saturating_sub(usize::from(was_idle && is_known));
         Ok(Permit { clients: self.clone(), client: address, bytes })
     }
 
@@ -208,7 +209,11 @@ impl Client {
         if limits.max_connections_per_client.is_some_and(|most| self.open >= most) {
             return Some(EndReason::ClientFull);
         }
-        let rate = limits.new_per_client_per_second.map(connection_rate)?;
+        let per_second = limits.new_per_client_per_second?;
+        if self.per_second != per_second {
+            (self.per_second, self.rate) = (per_second, 0);
+        }
+        let rate = connection_rate(per_second);
         match rate.take(self.rate, now_ms, 1) {
             Some((_, next)) => {
                 self.rate = next;
@@ -220,11 +225,11 @@ impl Client {
 
     /// Whether forgetting it changes nothing.
     fn is_forgettable(&self, now_ms: u64, limits: &Limits) -> bool {
-        let idle = |rate: Option<Rate>, used| rate.is_none_or(|rate| rate.is_idle(used, now_ms));
         let bytes = self.bytes.as_ref();
         self.open == 0
-            && idle(limits.new_per_client_per_second.map(connection_rate), self.rate)
-            && idle(bytes.map(|bucket| bucket.rate), bytes.map_or(0, |bucket| bucket.used.load(Relaxed)))
+            && (limits.new_per_client_per_second != Some(self.per_second)
+                || connection_rate(self.per_second).is_idle(self.rate, now_ms))
+            && bytes.is_none_or(|bucket| bucket.rate.is_idle(bucket.used.load(Relaxed), now_ms))
     }
 }
 
@@ -362,6 +367,19 @@ mod tests {
             let _ = admit(IpAddr::V4((0x0C00_0000 + (n << 8)).into()), 60_000);
         }
         assert!(known(&clients) <= 1_000, "those of a minute ago have left: {}", known(&clients));
+    }
+
+    /// The states of two rates do not compare: a client would have been locked out for as long as the node runs.
+    #[test]
+    fn a_lower_rate_starts_anew() {
+        let with = |per_second| Limits { new_per_client_per_second: Some(per_second), ..limits() };
+        let clients = Arc::new(Clients::new(limits().client_prefix));
+        let day = 24 * 3_600_000;
+        assert!(clients.admit(ip("10.0.0.1"), day, &with(1_000)).is_ok());
+        assert!(clients.admit(ip("10.0.0.1"), day, &with(10)).is_ok());
+        let _ = clients.admit(ip("10.0.1.1"), day + 60_000, &with(10));
+        clients.shard(ip("10.0.0.0")).sweep(day + 120_000, &with(10));
+        assert!(!clients.shard(ip("10.0.0.0")).clients.contains_key(&ip("10.0.0.0")));
     }
 
     /// A thousand turns of any size: what went through is what the rate allows, debts included.

@@ -104,4 +104,16 @@ mod tests {
         }
         assert!(!PrefixSet::default().contains(IpAddr::from([0, 0, 0, 0])));
     }
+
+    /// Half a million prefixes that neither overlap nor touch: the most that a list holds.
+    #[test]
+    fn half_a_million_prefixes_are_eight_bytes_each() {
+        let prefixes: Vec<IpNet> = (0..500_000u32)
+            .map(|n| IpNet::new((0x0B00_0000 + n * 64).to_be_bytes().into(), 27).unwrap())
+            .collect();
+        let set: PrefixSet = prefixes.iter().collect();
+        assert_eq!(set.v4.len(), prefixes.len());
+        assert!(set.v4.capacity() * size_of::<(u32, u32)>() <= 4_500_000, "{}", set.v4.capacity());
+        assert!(set.contains(prefixes[250_000].network()) && !set.contains("10.0.0.1".parse().unwrap()));
+    }
 }
