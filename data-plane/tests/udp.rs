@@ -143,7 +143,8 @@ fn by_hash_a_client_keeps_its_backend_over_flows() {
 fn answers_come_from_the_address_that_was_asked() {
     use awe4lb_data_plane::traffic::{Traffic, TrafficOptions};
     let port = free_port();
-    let traffic = Traffic::start(TrafficOptions { threads: 1, bind_address: None }).expect("a worker");
+    let traffic = Traffic::start(TrafficOptions { threads: 1, bind_address: None, access_log: None })
+        .expect("a worker");
     apply(&traffic, &simple_udp(port, &[udp_echo()], "", "")).expect("applied");
     for ip in [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 3, 7)] {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -196,7 +197,8 @@ fn a_full_table_makes_room_by_what_was_never_answered() {
     });
     // One worker's share of the table is what this is about.
     use awe4lb_data_plane::traffic::{Traffic, TrafficOptions};
-    let options = TrafficOptions { threads: 1, bind_address: Some(Ipv4Addr::LOCALHOST.into()) };
+    let options =
+        TrafficOptions { threads: 1, bind_address: Some(Ipv4Addr::LOCALHOST.into()), access_log: None };
     let traffic = Traffic::start(options).expect("a worker");
     apply(&traffic, &simple_udp(port, &[backend], ", udp: { maxFlows: 1 }", "")).expect("applied");
     client(port).send(b"never answered").expect("sent");

@@ -26,7 +26,9 @@ pub use certificate::Certificate;
 pub use check::*;
 pub use config::{Config, Defaults};
 pub use health_check::{HealthCheck, InitialHealth};
-pub use listener::{Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings};
+pub use listener::{
+    ACCESS_LOG_ALL, Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings,
+};
 pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
 pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown};

@@ -31,7 +31,13 @@ pub struct Listener {
     pub timeouts: TcpTimeouts,
     /// Flow settings of a UDP listener.
     pub udp: UdpSettings,
+    /// Of how many of a million connections ([`ACCESS_LOG_ALL`]) the access log tells. `None`, the default: of none. Only
+    /// with TCP.
+    pub access_log: Option<u32>,
 }
+
+/// [`Listener::access_log`] that tells of every connection.
+pub const ACCESS_LOG_ALL: u32 = 1_000_000;
 
 impl Listener {
     /// The address lists that it refers to.

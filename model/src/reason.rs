@@ -89,6 +89,8 @@ reasons! {
     AccessShadow = "access-denied-shadow", Us, false;
     /// Access rules that deny the client came into force while it was connected.
     AccessRevoked = "access-revoked", Us, false;
+    /// Somebody closed it by hand.
+    AdminClosed = "admin-closed", Us, false;
     /// The client is at its maxConnectionsPerClient.
     ClientFull = "client-full", Us, true;
     /// More than newConnectionsPerSecond.

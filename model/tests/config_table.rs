@@ -73,6 +73,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/udp/unansweredTimeout", "5s"),
     ("/listeners/*/udp/maxFlows", "200000"),
     ("/listeners/*/udp/maxFlowsPerClient", "64"),
+    ("/listeners/*/accessLog/sample", "0.1"),
     ("/pools/*/name", "app"),
     ("/pools/*/balance", "leastConn"),
     ("/pools/*/hashOn", "sni"),
@@ -253,6 +254,9 @@ fn base(pointer: &str) -> Value {
     }
     if pointer.ends_with("/shadow") || pointer.ends_with("/closeExisting") {
         document["listeners"][0]["access"] = json!({ "rules": [{ "deny": "10.0.0.0/8" }] });
+    }
+    if pointer.contains("/accessLog") {
+        document["listeners"][0]["accessLog"] = json!({});
     }
     if pointer.contains("/udp/") {
         document["listeners"][0]["protocol"] = json!("udp");

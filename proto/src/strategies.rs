@@ -5,10 +5,10 @@ mod checks;
 use std::{net::IpAddr, time::Duration};
 
 use awe4lb_model::{
-    Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost, Balance, BindAddress,
-    BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey, Match, MinTlsVersion,
-    Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap, SniPattern,
-    SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
+    ACCESS_LOG_ALL, Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost,
+    Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey,
+    Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap,
+    SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -135,7 +135,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         },
     );
     let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
-    let from = (vec(prefix(), 0..3), option::of(access()), limits());
+    let from = (vec(prefix(), 0..3), option::of(access()), limits(), option::of(0u32..=ACCESS_LOG_ALL));
     (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
         |(
             (number, name, labels, bind, udp_transport),
@@ -144,7 +144,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_connections,
             timeouts,
             udp,
-            (proxy_from, access, limits),
+            (proxy_from, access, limits, access_log),
         )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
@@ -159,6 +159,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 limits: Limits { max_connections, ..limits },
                 timeouts,
                 udp,
+                access_log,
             };
             PlacedListener { number: Number(number), rule_numbers, listener }
         },

@@ -49,7 +49,29 @@ fn dispatch(parsed: &Parsed<Cli>) -> anyhow::Result<ExitCode> {
         Some(Command::Status(args)) => ask_local(args, "GET", "/status"),
         Some(Command::Drain(args)) => ask_local(args, "POST", "/drain"),
         Some(Command::Undrain(args)) => ask_local(args, "POST", "/undrain"),
+        Some(Command::Connections { local, filter, ended, reason, close }) => {
+            let mut query = connections_query(filter);
+            query.extend(ended.then(|| ("ended", "true".to_owned())));
+            query.extend(reason.clone().map(|reason| ("reason", reason)));
+            let query = serde_urlencoded::to_string(query)?;
+            let (method, path) =
+                if *close { ("POST", "/connections/close") } else { ("GET", "/connections") };
+            ask_local(local, method, &format!("{path}?{query}"))
+        }
     }
+}
+
+fn connections_query(filter: &options::ConnectionArgs) -> Vec<(&'static str, String)> {
+    let given = [
+        ("listener", filter.listener.clone()),
+        ("pool", filter.pool.clone()),
+        ("backend", filter.backend.clone()),
+        ("client", filter.client.clone()),
+        ("sni", filter.sni.clone()),
+        ("id", filter.id.map(|id| id.to_string())),
+        ("limit", Some(filter.limit.to_string())),
+    ];
+    given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn ask_local(args: &options::LocalArgs, method: &str, path: &str) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,13 @@
 //! What the control half sees of the hot half: one seam, so that everything here is testable without sockets.
 
-use std::{any::Any, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use awe4lb_engine::{checks::Advice, health::Health};
 use awe4lb_model::{
@@ -85,6 +92,104 @@ pub trait PoolHandle: Send + Sync {
     fn members(&self) -> Vec<MemberView>;
 }
 
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Its PROXY header or its first bytes are awaited, or its TLS handshake.
+    Routing,
+    /// A backend is being dialled.
+    Dialling,
+    /// Bytes flow.
+    Open,
+    /// Over.
+    Ended,
+}
+
+impl ConnectionState {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Routing => "routing",
+            Self::Dialling => "dialling",
+            Self::Open => "open",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// What is known of one TCP connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// Unique on this node since it started.
+    pub id: u64,
+    /// Milliseconds since the node started, to a tenth of a second.
+    pub accepted_millis: u64,
+    /// Until now, or until it ended.
+    pub duration_millis: u64,
+    /// As the PROXY header says, where there is one.
+    pub client: SocketAddr,
+    /// Of the socket.
+    pub peer: SocketAddr,
+    /// By number.
+    pub listener: u64,
+    /// By number; 0: none.
+    pub rule: u64,
+    /// By number; 0: none.
+    pub pool: u64,
+    /// By number; 0: none.
+    pub backend: u64,
+    /// What the ClientHello asked for, where it was read.
+    pub server_name: Option<Box<str>>,
+    /// Client to backend, payload delivered.
+    pub bytes_in: u64,
+    /// Backend to client, payload delivered.
+    pub bytes_out: u64,
+    /// The TLS handshake with the client; 0: none.
+    pub handshake_micros: u32,
+    /// The dial that succeeded; 0: none.
+    pub dial_micros: u32,
+    /// Where it is.
+    pub state: ConnectionState,
+    /// Why it ended.
+    pub end: Option<EndReason>,
+}
+
+/// Which connections are meant: all that fit everything that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    /// By number.
+    pub listener: Option<u64>,
+    /// By number.
+    pub pool: Option<u64>,
+    /// By number.
+    pub backend: Option<u64>,
+    /// The client's address.
+    pub client: Option<ipnet::IpNet>,
+    /// Exactly this name.
+    pub server_name: Option<String>,
+    /// Exactly this connection.
+    pub id: Option<u64>,
+    /// Those that ended, instead of those that are open.
+    pub ended: bool,
+    /// Only with this reason.
+    pub reason: Option<EndReason>,
+    /// At most so many, of each worker.
+    pub limit: usize,
+}
+
+impl ConnectionFilter {
+    /// Whether a connection is meant.
+    pub fn fits(&self, record: &ConnectionRecord) -> bool {
+        self.listener.is_none_or(|number| number == record.listener)
+            && self.pool.is_none_or(|number| number == record.pool)
+            && self.backend.is_none_or(|number| number == record.backend)
+            && self.client.is_none_or(|net| net.contains(&record.client.ip().to_canonical()))
+            && self.id.is_none_or(|id| id == record.id)
+            && (self.reason.is_none() || self.reason == record.end)
+            && self.server_name.as_deref().is_none_or(|name| record.server_name.as_deref() == Some(name))
+    }
+}
+
 /// Cumulative since the process started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CounterSample {
@@ -128,6 +233,11 @@ pub trait DataPath: Send + Sync + 'static {
     fn forget_counters(&self, numbers: &[u64]);
     /// Resolves when a member's state may have changed since the last call.
     fn pools_changed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// TCP connections that are open, or the last ones that ended, newest first. Waits for the workers: call it off the
+    /// control thread.
+    fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionRecord>;
+    /// Closes the open ones that fit; how many. Waits likewise.
+    fn close_connections(&self, filter: &ConnectionFilter) -> usize;
     /// Open client connections and flows.
     fn active_connections(&self) -> u64;
     /// No new connections from now on.

@@ -4,6 +4,7 @@
 //! It sees the hot half only through [`hot`], and never stands in the way of traffic: whatever fails here, what runs
 //! keeps running.
 
+pub mod access_log;
 pub mod admin;
 pub mod apply;
 pub mod assembly;

@@ -46,6 +46,22 @@ pub enum Command {
     Drain(LocalArgs),
     /// Take back `drain`.
     Undrain(LocalArgs),
+    /// List the connections that are open now, or the last ones that ended, and why.
+    Connections {
+        #[command(flatten)]
+        local: LocalArgs,
+        #[command(flatten)]
+        filter: ConnectionArgs,
+        /// Those that ended, instead of those that are open.
+        #[arg(long)]
+        ended: bool,
+        /// Only those that ended for this reason.
+        #[arg(long, requires = "ended")]
+        reason: Option<String>,
+        /// Close those that are listed.
+        #[arg(long, conflicts_with = "ended")]
+        close: bool,
+    },
 }
 
 /// How to find the local socket of a running node.
@@ -54,6 +70,32 @@ pub struct LocalArgs {
     /// The state directory of the running node.
     #[arg(long, env = "AWE4LB_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
+}
+
+/// Which connections.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionArgs {
+    /// Through this listener.
+    #[arg(long)]
+    pub listener: Option<String>,
+    /// To this pool.
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// To this backend of `--pool`.
+    #[arg(long, requires = "pool")]
+    pub backend: Option<String>,
+    /// From this address or prefix.
+    #[arg(long)]
+    pub client: Option<String>,
+    /// That asked for this server name.
+    #[arg(long)]
+    pub sni: Option<String>,
+    /// This one.
+    #[arg(long)]
+    pub id: Option<u64>,
+    /// At most so many, newest first.
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
 }
 
 /// Flags of `run`.
@@ -83,6 +125,9 @@ pub struct RunArgs {
     /// Allow an admin address off loopback; it has no authentication.
     #[arg(long, env = "AWE4LB_ADMIN_PUBLIC")]
     pub admin_public: bool,
+    /// Where the access log goes: a file, reopened on SIGHUP, or `-` for standard output. Listeners say what is in it.
+    #[arg(long, env = "AWE4LB_ACCESS_LOG", default_value = "-", value_name = "FILE")]
+    pub access_log: PathBuf,
     /// A program that health checks of type `exec` may run, by its whole path. Repeatable; without one none is run.
     #[arg(long, env = "AWE4LB_ALLOW_EXEC", value_delimiter = ',', value_name = "PROGRAM")]
     pub allow_exec: Vec<String>,

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admin,
+    access_log, admin,
     file_source::{FileSource, Refused},
     fleet_source::{self, FleetSource},
     gauges, live,
@@ -49,7 +49,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     gauges::raise_open_files_limit();
     let dir = args.state_dir().map(|path| StateDir::open(&path)).transpose()?.map(Arc::new);
     let threads = args.threads.map_or_else(cores, usize::from);
-    let traffic = Traffic::start(TrafficOptions { threads, bind_address: args.bind_address })
+    let (access_log, log_writer) = access_log::channel(args.access_log.clone())?;
+    let access_log = Some(access_log);
+    let traffic = Traffic::start(TrafficOptions { threads, bind_address: args.bind_address, access_log })
         .context("start the workers")?;
     let node = Node::new(traffic, threads)?;
     let admin = admin::bind(args.admin).await?;
@@ -60,6 +62,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let reload = Arc::new(Notify::new());
     let mut source = start_source(&args, &node, dir.as_ref(), &admin_address, reload.clone()).await?;
     let servers = Servers::start(admin, local, &node);
+    let reopen = log_writer.start(&node)?;
     let background = [
         tokio::spawn(probes::run(node.live.clone(), probes::Allowed { programs: args.allow_exec.clone() })),
         tokio::spawn(resolve::run(node.live.clone())),
@@ -73,14 +76,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
                 .await;
     };
     let end = tokio::select! {
-        end = until_end(&mut signals, &mut source, &reload) => Some(end),
+        end = until_end(&mut signals, &mut source, &reload, &reopen) => Some(end),
         () = wait_for_first => None,
     };
     let end = match end {
         Some(end) => end,
         None => {
             say_ready(&node, &args, &admin_address, socket_path.as_deref());
-            until_end(&mut signals, &mut source, &reload).await
+            until_end(&mut signals, &mut source, &reload, &reopen).await
         }
     };
     let stopped = stop(&node, &args, source, &mut signals, background).await;
@@ -116,7 +119,12 @@ pub fn not_run(path: &Path, refused: &Refused) -> anyhow::Error {
 }
 
 /// Until a signal to end, or until the source is of no use and never will be.
-async fn until_end(signals: &mut Signals, source: &mut Source, reload: &Notify) -> anyhow::Result<()> {
+async fn until_end(
+    signals: &mut Signals,
+    source: &mut Source,
+    reload: &Notify,
+    reopen: &access_log::Reopen,
+) -> anyhow::Result<()> {
     loop {
         let cannot_go_on = async {
             match source {
@@ -127,7 +135,10 @@ async fn until_end(signals: &mut Signals, source: &mut Source, reload: &Notify) 
         tokio::select! {
             is_end = signals.next() => match is_end {
                 true => return Ok(()),
-                false => reload.notify_one(),
+                false => {
+                    reopen.ask();
+                    reload.notify_one();
+                }
             },
             error = cannot_go_on => return Err(error),
         }

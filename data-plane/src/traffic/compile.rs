@@ -46,6 +46,8 @@ pub(super) struct ListenerRun {
     pub(super) rules: Vec<RuleRun>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) timeouts: TcpTimeouts,
+    /// Of how many of a million connections the access log tells.
+    pub(super) access_log: Option<u32>,
     /// Peers that send a PROXY header.
     pub(super) proxy_from: PrefixSet,
     pub(super) max_connections: u32,
@@ -182,6 +184,7 @@ fn listener(
         rules,
         tls,
         timeouts: listener.timeouts,
+        access_log: listener.access_log,
         proxy_from: listener.proxy_from.iter().collect(),
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
         gate: Gate::compile(

@@ -18,10 +18,13 @@ use awe4lb_engine::{
 };
 use awe4lb_model::EndReason;
 
+use crate::control::hot::ConnectionState;
+
 use super::{
     counters::{Counters, Open},
     dial::{Dialled, dial},
     gate::Guard,
+    journal::Entry,
     local::{Hashable, LocalListener, LocalRule, Tally},
     proxy, pump,
     socket::Socket,
@@ -41,7 +44,8 @@ pub(super) async fn serve(
 ) {
     let _here = worker.open();
     let _open = Open::new(&listener.counters);
-    let ending = Ending::new(listener.counters.clone());
+    let entry = worker.journal().begin(worker.timers().now(), client_address, listener.run.number.0);
+    let ending = Ending::new(listener.counters.clone()).noted(&worker, &entry, listener.run.access_log);
     let Some(_place) = Place::take(&listener.run.open, listener.run.max_connections) else {
         return ending.because(EndReason::ListenerFull);
     };
@@ -58,6 +62,7 @@ pub(super) async fn serve(
         if let Err(reason) = Box::pin(learn_client(&worker, &mut client, &listener, &mut arrived)).await {
             return ending.because(reason);
         }
+        entry.client.set(client.address);
     }
     let admitted = match &listener.run.gate {
         None => None,
@@ -69,7 +74,7 @@ pub(super) async fn serve(
             }
         }
     };
-    let guard = Guard::new(&worker, &listener, &client.address, admitted.as_deref(), seen);
+    let guard = Guard::new(&worker, &listener, &entry, admitted.as_deref(), seen);
     let reason = route(&worker, &client, &listener, arrived, &ending, &guard).await;
     ending.because(reason);
 }
@@ -135,6 +140,12 @@ async fn route(
     };
     let _open = Open::new(&rule.counters);
     ending.also(&rule.counters);
+    ending.note(|entry| {
+        entry.rule.set(run.number.0);
+        if let Some(name) = &server_name {
+            entry.set_server_name(name.as_str());
+        }
+    });
     let name = server_name.as_ref().map(ServerName::as_str);
     let target = rule.target(client.address.ip(), name, &mut worker.rng()).cloned();
     let Some(pool) = target else {
@@ -143,6 +154,7 @@ async fn route(
     };
     let _pool_open = Open::new(&pool.counters);
     ending.also(&pool.counters);
+    ending.note(|entry| entry.pool.set(pool.state.number()));
     let hashable =
         Hashable { client: client.address, server_name: name, listener: listener.run.name.as_str() };
     let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending, guard };
@@ -185,6 +197,7 @@ struct Path<'a> {
 
 impl Path<'_> {
     async fn forward(&self, first: Vec<u8>, is_tls: bool) -> EndReason {
+        self.ending.note(|entry| entry.state.set(ConnectionState::Dialling));
         let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
             Ok(dialled) => dialled,
             Err(reason) => {
@@ -197,7 +210,7 @@ impl Path<'_> {
         if let Err(reason) = self.introduce(&dialled) {
             return reason;
         }
-        let tally = self.tally(&dialled.chosen.counters);
+        let tally = self.tally(&dialled);
         let timeouts = &self.listener.run.timeouts;
         let client = &self.client.socket;
         pump::run(self.worker, client, &dialled.socket, first, timeouts, &tally, self.guard).await
@@ -217,6 +230,10 @@ impl Path<'_> {
         };
         drop(deadline);
         let micros = u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.ending.note(|entry| {
+            entry.handshake_micros.set(u32::try_from(micros).unwrap_or(u32::MAX));
+            entry.state.set(ConnectionState::Dialling);
+        });
         for counters in [&self.listener.counters, &self.rule.counters] {
             counters.handshakes.add(1);
             counters.handshake_micros.add(micros);
@@ -234,7 +251,7 @@ impl Path<'_> {
         if let Err(reason) = self.introduce(&dialled) {
             return reason;
         }
-        let tally = self.tally(&dialled.chosen.counters);
+        let tally = self.tally(&dialled);
         let timeouts = &self.listener.run.timeouts;
         let client = &self.client.socket;
         let backend = &dialled.socket;
@@ -251,12 +268,18 @@ impl Path<'_> {
         sent.map_err(|_| EndReason::BackendReset)
     }
 
-    fn tally(&self, backend: &Arc<Counters>) -> Tally {
+    fn tally(&self, dialled: &Dialled) -> Tally {
+        self.ending.note(|entry| {
+            entry.backend.set(dialled.chosen.permit.member().number.0);
+            entry.dial_micros.set(dialled.micros);
+            entry.state.set(ConnectionState::Open);
+        });
         Tally {
             listener: self.listener.counters.clone(),
             rule: self.rule.counters.clone(),
             pool: self.pool.counters.clone(),
-            backend: backend.clone(),
+            backend: dialled.chosen.counters.clone(),
+            entry: self.ending.entry(),
         }
     }
 }
@@ -375,11 +398,34 @@ pub(super) struct Ending {
     reason: Cell<EndReason>,
     listener: Arc<Counters>,
     others: [Cell<Option<Arc<Counters>>>; 3],
+    noted: Option<Noted>,
+}
+
+/// Where a TCP connection is noted, and of how many of a million the access log tells.
+struct Noted {
+    worker: Rc<Worker>,
+    entry: Rc<Entry>,
+    access_log: Option<u32>,
 }
 
 impl Ending {
     pub(super) fn new(listener: Arc<Counters>) -> Self {
-        Self { reason: Cell::new(EndReason::Shutdown), listener, others: Default::default() }
+        Self { reason: Cell::new(EndReason::Shutdown), listener, others: Default::default(), noted: None }
+    }
+
+    fn noted(mut self, worker: &Rc<Worker>, entry: &Rc<Entry>, access_log: Option<u32>) -> Self {
+        self.noted = Some(Noted { worker: worker.clone(), entry: entry.clone(), access_log });
+        self
+    }
+
+    fn note(&self, note: impl FnOnce(&Entry)) {
+        if let Some(noted) = &self.noted {
+            note(&noted.entry);
+        }
+    }
+
+    fn entry(&self) -> Option<Rc<Entry>> {
+        self.noted.as_ref().map(|noted| noted.entry.clone())
     }
 
     /// The reason counts here, too.
@@ -405,6 +451,9 @@ impl Drop for Ending {
         self.listener.end(reason);
         for counters in self.others.iter().filter_map(Cell::take) {
             counters.end(reason);
+        }
+        if let Some(Noted { worker, entry, access_log }) = &self.noted {
+            worker.ended(entry, reason, *access_log);
         }
     }
 }

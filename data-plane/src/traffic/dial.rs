@@ -15,6 +15,8 @@ use super::{
 pub(super) struct Dialled {
     pub(super) socket: Socket,
     pub(super) chosen: Chosen,
+    /// How long it took.
+    pub(super) micros: u32,
 }
 
 /// Dials until one answers, the attempts are used up, or nobody is left. Not a byte has been sent so far, so that the next
@@ -41,7 +43,7 @@ pub(super) async fn dial(
                     counters.dial_micros.add(micros);
                 }
                 pool.state.dial_succeeded(chosen.permit.member(), Some(micros));
-                return Ok(Dialled { socket, chosen });
+                return Ok(Dialled { socket, chosen, micros: u32::try_from(micros).unwrap_or(u32::MAX) });
             }
             Err(reason) => {
                 chosen.counters.end(reason);

@@ -1,12 +1,7 @@
 //! What a client has to pass before anything is made for its connection, and what watches over it then: access rules and
 //! limits. A listener that has neither has no gate.
 
-use std::{
-    cell::Cell,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    task::Context,
-};
+use std::{cell::Cell, net::IpAddr, sync::Arc, task::Context};
 
 use awe4lb_engine::{
     access::{AccessTable, Judgement},
@@ -16,6 +11,7 @@ use awe4lb_model::{EndReason, Listener};
 
 use super::{
     counters::Counters,
+    journal::Entry,
     limits::{Limiter, Permit, Shaper},
     local::LocalListener,
     worker::Worker,
@@ -92,7 +88,7 @@ impl Gate {
 pub(super) struct Guard<'a> {
     worker: &'a Worker,
     listener: &'a LocalListener,
-    client: &'a SocketAddr,
+    entry: &'a Entry,
     admitted: Option<&'a Admitted>,
     /// The state of access rules that the client was last judged by.
     seen: Cell<u32>,
@@ -124,11 +120,11 @@ impl<'a> Guard<'a> {
     pub(super) fn new(
         worker: &'a Worker,
         listener: &'a LocalListener,
-        client: &'a SocketAddr,
+        entry: &'a Entry,
         admitted: Option<&'a Admitted>,
         seen: u32,
     ) -> Self {
-        Self { worker, listener, client, admitted, seen: Cell::new(seen) }
+        Self { worker, listener, entry, admitted, seen: Cell::new(seen) }
     }
 
     /// Whether rules came into force that end this connection.
@@ -138,8 +134,11 @@ impl<'a> Guard<'a> {
             return None;
         }
         self.seen.set(now);
+        if self.entry.is_closing.get() {
+            return Some(EndReason::AdminClosed);
+        }
         self.worker
-            .denies_existing(self.listener.run.number, self.client.ip())
+            .denies_existing(self.listener.run.number, self.entry.client.get().ip())
             .then_some(EndReason::AccessRevoked)
     }
 

@@ -20,6 +20,7 @@ use super::{
     bandwidth::Bandwidth,
     compile::{ListenerRun, Snapshot, SocketKey},
     counters::{CounterTable, Counters},
+    journal::Entry,
     pool::{Members, Permit, PoolState},
 };
 
@@ -291,6 +292,8 @@ pub(super) struct Tally {
     pub(super) rule: Arc<Counters>,
     pub(super) pool: Arc<Counters>,
     pub(super) backend: Arc<Counters>,
+    /// Of a TCP connection.
+    pub(super) entry: Option<Rc<Entry>>,
 }
 
 impl Tally {
@@ -301,12 +304,18 @@ impl Tally {
     pub(super) fn add_in(&self, bytes: u64) {
         if bytes > 0 {
             self.each().into_iter().for_each(|counters| counters.bytes_in.add(bytes));
+            if let Some(entry) = &self.entry {
+                entry.bytes_in.set(entry.bytes_in.get() + bytes);
+            }
         }
     }
 
     pub(super) fn add_out(&self, bytes: u64) {
         if bytes > 0 {
             self.each().into_iter().for_each(|counters| counters.bytes_out.add(bytes));
+            if let Some(entry) = &self.entry {
+                entry.bytes_out.set(entry.bytes_out.get() + bytes);
+            }
         }
     }
 

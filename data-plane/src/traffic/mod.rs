@@ -12,6 +12,7 @@ mod deadlines;
 mod dial;
 mod executor;
 mod gate;
+mod journal;
 mod limits;
 mod local;
 mod lookups;
@@ -38,7 +39,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::sync_channel,
+        mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -48,7 +49,9 @@ use arc_swap::ArcSwap;
 use awe4lb_model::placed::{NodeConfig, ResourceId, ResourceKind};
 use tokio::sync::{Notify, mpsc};
 
-use crate::control::hot::{CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem};
+use crate::control::hot::{
+    ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem,
+};
 use compile::{Compiled, Snapshot, SocketKey};
 use worker::{Command, WorkerShared};
 
@@ -62,6 +65,17 @@ pub struct TrafficOptions {
     pub threads: usize,
     /// Replaces wildcards in `bind`, so that several nodes run on one host.
     pub bind_address: Option<IpAddr>,
+    /// Where connections are told of when they end, if their listener says so. Never waited for.
+    pub access_log: Option<AccessLogSink>,
+}
+
+/// The way to whoever writes the access log.
+#[derive(Debug, Clone)]
+pub struct AccessLogSink {
+    /// Records are lost when it is full.
+    pub records: SyncSender<ConnectionRecord>,
+    /// How many were lost.
+    pub lost: Arc<AtomicU64>,
 }
 
 /// The running workers.
@@ -103,13 +117,23 @@ impl Traffic {
                 // One of them lets ejected backends back in.
                 let returns = (index == 0).then(|| (live.clone(), pools.clone()));
                 let of_worker = shared.clone();
+                let sink = options.access_log.clone();
                 let thread = std::thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || run_worker(of_worker, start, receiver, returns))?;
+                    .spawn(move || run_worker(index, of_worker, start, receiver, returns, sink))?;
                 Ok(Handle { shared, commands, thread: Some(thread) })
             })
             .collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { options, workers, pools, live, bound: Mutex::default() }))
+    }
+
+    /// The answers of all workers that answer.
+    fn ask_each<T>(&self, command: impl Fn(SyncSender<T>) -> Command) -> Vec<T> {
+        let (reply, replies) = sync_channel(self.workers.len());
+        let asked =
+            self.workers.iter().filter(|worker| worker.commands.try_send(command(reply.clone())).is_ok());
+        let asked = asked.count();
+        (0..asked).filter_map(|_| replies.recv_timeout(Duration::from_secs(2)).ok()).collect()
     }
 
     fn bind_new(
@@ -209,6 +233,23 @@ impl DataPath for Traffic {
         Box::pin(self.pools.changed.notified())
     }
 
+    fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionRecord> {
+        let filter = Arc::new(filter.clone());
+        let mut all: Vec<ConnectionRecord> = self
+            .ask_each(|reply| Command::List { filter: filter.clone(), reply })
+            .into_iter()
+            .flatten()
+            .collect();
+        all.sort_by_key(|record| std::cmp::Reverse(record.accepted_millis));
+        all.truncate(filter.limit);
+        all
+    }
+
+    fn close_connections(&self, filter: &ConnectionFilter) -> usize {
+        let filter = Arc::new(filter.clone());
+        self.ask_each(|reply| Command::Close { filter: filter.clone(), reply }).into_iter().sum()
+    }
+
     fn active_connections(&self) -> u64 {
         self.workers.iter().map(|worker| worker.shared.open.load(Relaxed)).sum()
     }
@@ -248,10 +289,12 @@ impl Drop for Traffic {
 type Returns = Option<(Arc<ArcSwap<Snapshot>>, Arc<pool::Shared>)>;
 
 fn run_worker(
+    index: usize,
     shared: Arc<WorkerShared>,
     start: Instant,
     commands: mpsc::Receiver<Command>,
     returns: Returns,
+    sink: Option<AccessLogSink>,
 ) {
     let each_tick = move |_| {
         if let Some((live, pools)) = &returns {
@@ -263,7 +306,7 @@ fn run_worker(
             }
         }
     };
-    if let Err(error) = worker::run(shared, start, commands, each_tick) {
+    if let Err(error) = worker::run(index, shared, start, commands, sink, each_tick) {
         tracing::error!(%error, "a worker ended");
     }
 }

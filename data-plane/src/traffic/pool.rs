@@ -153,6 +153,11 @@ impl PoolState {
         Arc::new(Self { cell: ArcSwap::from_pointee(members), book: Mutex::new(book), shared })
     }
 
+    /// Never changes.
+    pub(super) fn number(&self) -> u64 {
+        self.cell.load().placed.number.0
+    }
+
     /// What to choose from now.
     pub(super) fn members(&self) -> Arc<Members> {
         self.cell.load_full()

@@ -15,17 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use awe4lb_model::{EndReason, Protocol, placed::Number};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use awe4lb_model::{ACCESS_LOG_ALL, EndReason, Protocol, placed::Number};
+use rand::{Rng as _, SeedableRng, rngs::SmallRng};
 use rustix::net::{SocketAddrAny, SocketFlags};
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use crate::control::hot::{ConnectionFilter, ConnectionRecord};
+
 use super::{
-    bind,
+    AccessLogSink, bind,
     compile::{Snapshot, SocketKey},
     connection,
     counters::{CounterTable, Open},
     executor,
+    journal::{Entry, Journal},
     local::{LocalListener, LocalSnapshot},
     reactor::{Reactor, Token},
     splice::Pipes,
@@ -43,6 +46,10 @@ const WOKEN_A_TICK: usize = 512;
 pub(super) enum Command {
     /// Run this from now on; sockets that are new come along. Answered when it is done.
     Apply { snapshot: Arc<Snapshot>, sockets: Vec<(SocketKey, OwnedFd)>, done: SyncSender<()> },
+    /// Which connections are open, or ended lately.
+    List { filter: Arc<ConnectionFilter>, reply: SyncSender<Vec<ConnectionRecord>> },
+    /// End those that fit.
+    Close { filter: Arc<ConnectionFilter>, reply: SyncSender<usize> },
     /// Accept nothing more.
     StopAccepting,
     /// End, and everything that is open with it.
@@ -71,6 +78,8 @@ pub(super) struct Worker {
     accepting: Cell<bool>,
     /// Goes up when access rules come into force that end open connections.
     access_state: Cell<u32>,
+    journal: Journal,
+    access_log: Option<AccessLogSink>,
 }
 
 /// A socket where traffic comes in, and the task that takes it.
@@ -104,9 +113,11 @@ impl Drop for OpenHere {
 
 /// Runs until told to stop. `each_tick` is called with the clock, ten times a second.
 pub(super) fn run(
+    index: usize,
     shared: Arc<WorkerShared>,
     start: Instant,
     mut commands: mpsc::Receiver<Command>,
+    access_log: Option<AccessLogSink>,
     each_tick: impl FnMut(u64) + 'static,
 ) -> io::Result<()> {
     let reactor = Reactor::new()?;
@@ -122,6 +133,8 @@ pub(super) fn run(
         udp_scratch: OnceCell::new(),
         accepting: Cell::new(true),
         access_state: Cell::new(0),
+        journal: Journal::new(u32::try_from(index).unwrap_or(u32::MAX)),
+        access_log,
     });
     // The end of `commands` says that the worker has ended, so it comes after that of everything open.
     let obedience = obey(&worker, &mut commands);
@@ -142,6 +155,16 @@ async fn obey(worker: &Rc<Worker>, commands: &mut mpsc::Receiver<Command>) {
                 worker.apply(&snapshot, sockets);
                 // Nobody waits any more when the node is going.
                 let _ = done.send(());
+            }
+            Command::List { filter, reply } => {
+                let _ = reply.send(worker.journal.list(worker.timers.now(), &filter));
+            }
+            Command::Close { filter, reply } => {
+                let count = worker.journal.close(worker.timers.now(), &filter);
+                if count > 0 {
+                    worker.look_again();
+                }
+                let _ = reply.send(count);
             }
             Command::StopAccepting => worker.stop_accepting(),
             Command::Stop => {
@@ -219,8 +242,30 @@ impl Worker {
         drop(entrances);
         let before = std::mem::replace(&mut *self.local.borrow_mut(), local);
         if self.local.borrow().revokes_access_of(&before) {
-            self.access_state.set(self.access_state.get().wrapping_add(1));
-            tokio::task::spawn_local(self.clone().wake_all());
+            self.look_again();
+        }
+    }
+
+    /// Every open connection asks whether it may go on.
+    fn look_again(self: &Rc<Self>) {
+        self.access_state.set(self.access_state.get().wrapping_add(1));
+        tokio::task::spawn_local(self.clone().wake_all());
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// A connection ended.
+    pub(super) fn ended(&self, entry: &Entry, reason: EndReason, sample: Option<u32>) {
+        let now = self.timers.now();
+        self.journal.end(entry, now, reason);
+        let (Some(sample), Some(sink)) = (sample, &self.access_log) else { return };
+        if sample >= ACCESS_LOG_ALL || self.rng().random_range(0..ACCESS_LOG_ALL) < sample {
+            let record = self.journal.record(entry, now);
+            if sink.records.try_send(record).is_err() {
+                sink.lost.fetch_add(1, Relaxed);
+            }
         }
     }
 

@@ -27,8 +27,12 @@ pub fn config(yaml: &str) -> Arc<NodeConfig> {
 
 /// Two workers that run nothing yet.
 pub fn traffic() -> Arc<Traffic> {
-    Traffic::start(TrafficOptions { threads: 2, bind_address: Some(Ipv4Addr::LOCALHOST.into()) })
-        .expect("workers")
+    Traffic::start(TrafficOptions {
+        threads: 2,
+        bind_address: Some(Ipv4Addr::LOCALHOST.into()),
+        access_log: None,
+    })
+    .expect("workers")
 }
 
 /// Two workers that run `yaml`.

@@ -14,9 +14,9 @@ use super::{
     violation::{Path, Violation},
 };
 use crate::{
-    Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion, Name, Outlier,
-    Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers,
-    TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion,
+    Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget,
+    TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -93,6 +93,7 @@ pub(super) fn listener(
         ("timeouts", Protocol::Tcp),
         ("limits", Protocol::Tcp),
         ("proxyProtocol", Protocol::Tcp),
+        ("accessLog", Protocol::Tcp),
         ("access", Protocol::Tcp),
     ] {
         if let Some(value) = node.field(field)
@@ -142,7 +143,18 @@ pub(super) fn listener(
             max_flows: udp.and_then(|node| number(node, "maxFlows")).unwrap_or(65_536),
             max_flows_per_client: udp.and_then(|node| number(node, "maxFlowsPerClient")).unwrap_or(1024),
         },
+        access_log: node.field("accessLog").map(access_log),
     })
+}
+
+/// In parts of a million.
+fn access_log(node: &Node) -> u32 {
+    let share = match node.field("sample").map(|node| &node.kind) {
+        Some(NodeKind::Float(share)) => *share,
+        Some(NodeKind::Integer(share)) => *share as f64,
+        _ => 1.0,
+    };
+    (share.clamp(0.0, 1.0) * f64::from(ACCESS_LOG_ALL)).round() as u32
 }
 
 fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<TlsSettings> {

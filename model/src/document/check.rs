@@ -100,6 +100,18 @@ fn check(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation>) {
                 out.push(wrong_type(node, path, "true or false"));
             }
         }
+        Kind::Share => {
+            let share = match node.kind {
+                NodeKind::Integer(integer) => Some(integer as f64),
+                NodeKind::Float(float) => Some(float),
+                _ => None,
+            };
+            match share {
+                Some(share) if (0.0..=1.0).contains(&share) => {}
+                Some(_) => out.push(bad(node, path, "a part is a number from 0 to 1".to_owned())),
+                None => out.push(wrong_type(node, path, "a number from 0 to 1")),
+            }
+        }
         Kind::Statuses if matches!(node.kind, NodeKind::Integer(_)) => integer(node, path, 100, 599, out),
         Kind::TextOr(spec) if matches!(node.kind, NodeKind::Object(_)) => {
             let before = out.len();
@@ -169,9 +181,12 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
             _ => Err("this text is longer than 4096 bytes".to_owned()),
         },
         Kind::Object(_) | Kind::List(_) | Kind::OneOrMany(_) | Kind::Empty | Kind::Labels => Ok(()),
-        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Constant(_) | Kind::Bool | Kind::MapEntries => {
-            Ok(())
-        }
+        Kind::Integer { .. }
+        | Kind::Limit { .. }
+        | Kind::Constant(_)
+        | Kind::Bool
+        | Kind::Share
+        | Kind::MapEntries => Ok(()),
     };
     if let Err(detail) = result {
         out.push(bad(node, path, detail));

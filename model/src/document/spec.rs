@@ -41,6 +41,8 @@ pub(super) enum Kind {
     /// A port, or a range of ports as text.
     Ports,
     Bool,
+    /// A number from 0 to 1.
+    Share,
     /// An address without a port.
     Ip,
     /// Text, or an object with exactly one of these fields.
@@ -142,8 +144,15 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
         field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),
         field("udp", Kind::Object(&UDP), "", "Flow settings of a UDP listener."),
+        field("accessLog", Kind::Object(&ACCESS_LOG), "", "Tells of connections when they end. TCP only."),
     ],
-    later: &["interface", "freebind", "forwarding", "nodes", "preamble", "tcp", "affinity", "accessLog"],
+    later: &["interface", "freebind", "forwarding", "nodes", "preamble", "tcp", "affinity"],
+};
+
+pub(super) static ACCESS_LOG: ObjectSpec = ObjectSpec {
+    name: "accessLog",
+    fields: &[field("sample", Kind::Share, "1.0", "Which part of the connections, at random.")],
+    later: &[],
 };
 
 pub(super) static PROXY_FROM: ObjectSpec = ObjectSpec {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::{
-    BindAddress, BindHost, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings, UdpSettings,
-    placed::PlacedListener,
+    ACCESS_LOG_ALL, BindAddress, BindHost, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings,
+    UdpSettings, placed::PlacedListener,
 };
 use bytes::Bytes;
 
 use super::{
-    At, access, duration, ip, ip_bytes, millis, name, number, optional_duration, optional_millis, port,
-    positive, rule,
+    At, access, at_most, duration, ip, ip_bytes, millis, name, number, optional_duration, optional_millis,
+    port, positive, rule,
 };
 use crate::{Noun, Problem, WireError, v1};
 
@@ -47,6 +47,7 @@ impl From<&PlacedListener> for v1::Listener {
             udp_unanswered_timeout_ms: millis(listener.udp.unanswered_timeout),
             udp_max_flows: listener.udp.max_flows,
             udp_max_flows_per_client: listener.udp.max_flows_per_client,
+            access_log: listener.access_log,
             proxy_from: listener.proxy_from.iter().map(rule::prefix_to_wire).collect(),
             access: listener.access.as_ref().map(access::to_wire),
             limits: Some(access::limits_to_wire(&listener.limits)),
@@ -93,6 +94,10 @@ impl TryFrom<v1::Listener> for PlacedListener {
                 half_close: duration(wire.half_close_timeout_ms, root.field("half_close_timeout_ms"))?,
                 lifetime: optional_duration(wire.lifetime_ms),
             },
+            access_log: wire
+                .access_log
+                .map(|share| at_most(share, ACCESS_LOG_ALL, root.field("access_log")))
+                .transpose()?,
             udp: UdpSettings {
                 idle_timeout: duration(wire.udp_idle_timeout_ms, root.field("udp_idle_timeout_ms"))?,
                 unanswered_timeout: duration(

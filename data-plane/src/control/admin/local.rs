@@ -9,6 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+use super::connections;
 use crate::control::{
     file_source::describe,
     hot::{AdminState, MemberView},
@@ -21,6 +22,8 @@ pub(super) fn router(node: Arc<Node>) -> Router {
         .route("/status", get(status))
         .route("/drain", post(drain))
         .route("/undrain", post(undrain))
+        .route("/connections", get(connections::list))
+        .route("/connections/close", post(connections::close))
         .with_state(node)
 }
 

@@ -2,6 +2,7 @@
 //! the machine at 3 am.
 
 pub mod client;
+mod connections;
 mod local;
 mod metrics;
 

@@ -129,6 +129,7 @@ impl<'a> Newcomer<'a> {
                 rule: rule.counters.clone(),
                 pool: pool.counters.clone(),
                 backend: chosen.counters,
+                entry: None,
             },
             pool,
             permit: chosen.permit,
