@@ -112,6 +112,8 @@ pub enum Command {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Show what would become of a connection, and why: every rule, the pool, every backend.
+    Explain(Explain),
     /// Show the revisions, newest first, or what one changed.
     History {
         /// Which.
@@ -138,6 +140,31 @@ pub enum Command {
 }
 
 /// How to sign in.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Which listener it comes to.
+    #[arg(long)]
+    pub listener: String,
+    /// The client's address.
+    #[arg(long)]
+    pub from: std::net::IpAddr,
+    /// The address of the socket's peer, where a proxy is in between.
+    #[arg(long)]
+    pub peer: Option<std::net::IpAddr>,
+    /// The port it comes to; the first of the listener when absent.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// The server name of its ClientHello.
+    #[arg(long)]
+    pub sni: Option<String>,
+    /// An application protocol of its ClientHello. Repeatable.
+    #[arg(long)]
+    pub alpn: Vec<String>,
+    /// It speaks TLS, also without a server name.
+    #[arg(long)]
+    pub tls: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct Login {
     /// Who.

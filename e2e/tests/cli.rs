@@ -119,6 +119,55 @@ fn from_login_to_history() {
     drop(fleet);
 }
 
+/// What is explained beforehand is what happens, and afterwards the node says so too.
+#[test]
+fn what_is_explained_is_what_happens() {
+    let (fleet, cli) = fleet_with_cli(1);
+    cli.ok(&["login", "--user", "admin", "--password-file", "password"]);
+    let samples = Samples::start(fleet.folder());
+    let port = free_port();
+    cli.write("a.yaml", &document(port, &samples.tcp_echo[0].to_string()));
+    cli.ok(&["apply", "--wait", "a.yaml"]);
+    let node = &fleet.nodes[0];
+    let state_dir = node.state_dir();
+    let connections = |flags: &[&str]| -> Value {
+        let mut command = Command::new(program("awe4lb-data-plane"));
+        let command = command.arg("connections").arg("--state-dir").arg(&state_dir).args(flags);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let question = ["explain", "--listener", "web", "--from", "127.0.0.1"];
+    let explained = cli.ok(&question);
+    assert!(explained.contains("taken") && explained.contains("forwarded"), "{explained}");
+
+    let mut stream = TcpStream::connect(at(node.ip, port)).expect("accepted");
+    stream.write_all(b"hello").expect("sent");
+    stream.read_exact(&mut [0; 5]).expect("echoed");
+    let open = connections(&["--listener", "web"]);
+    assert_eq!(open["connections"][0]["backend"], "a");
+    assert_eq!(open["connections"][0]["bytesIn"], 5);
+    let id = open["connections"][0]["id"].to_string();
+    assert_eq!(connections(&["--id", &id, "--close"])["closing"], 1);
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0);
+
+    cli.ok(&["drain", "web/a", "--reason", "for a test"]);
+    let explained = cli.ok(&question);
+    assert!(explained.contains("no-backend") && explained.contains("drained"), "{explained}");
+    eventually("the node was told", || {
+        let mut stream = TcpStream::connect(at(node.ip, port)).ok()?;
+        stream.write_all(b"hello").ok()?;
+        (stream.read(&mut [0; 5]).unwrap_or(0) == 0).then_some(())
+    });
+    let ended = eventually("it says why", || {
+        let ended = connections(&["--ended", "--client", "127.0.0.0/8", "--reason", "no-backend"]);
+        (ended["connections"].as_array().is_some_and(|list| !list.is_empty())).then_some(ended)
+    });
+    assert_eq!(ended["connections"][0]["pool"], "web");
+    let by_hand = connections(&["--ended", "--reason", "admin-closed"]);
+    assert_eq!(by_hand["connections"][0]["side"], "awe4lb");
+}
+
 #[test]
 fn what_was_applied_carries_traffic_and_gives_no_key_away() {
     let (fleet, cli) = fleet_with_cli(2);

@@ -40,6 +40,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Drain(args) => fleet::admin(&client()?, "drain", &args, form).await?,
         Command::Maintain(args) => fleet::admin(&client()?, "maintain", &args, form).await?,
         Command::Ready(args) => fleet::admin(&client()?, "ready", &args, form).await?,
+        Command::Explain(asked) => show::explain(&client()?, &asked, form).await?,
         Command::Stats { node } => show::stats(&client()?, node.as_deref(), form).await?,
         Command::History { revision: None, limit } => show::history(&client()?, limit, form).await?,
         Command::History { revision: Some(revision), .. } => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{document::write, get::REVISIONS};
 use crate::{
-    args::{Language, Output},
+    args::{Explain, Language, Output},
     client::{Client, encode},
     failure::Failure,
     output::{self, Column, bytes, text},
@@ -65,6 +65,52 @@ pub async fn stats(client: &Client, node: Option<&str>, form: Output) -> Result<
         rows.extend(stats[list].as_array().into_iter().flatten().map(|one| with_kind(one, kind)));
     }
     output::list(form, &rows, STATS)
+}
+
+const RULES: &[Column] = &[
+    ("RULE", false, |one| text(&one["name"])),
+    ("OUTCOME", false, |one| text(&one["outcome"])),
+    ("WHY", false, |one| text(&one["reason"])),
+];
+
+const CANDIDATES: &[Column] = &[
+    ("POOL", false, |one| text(&one["pool"])),
+    ("BACKEND", false, |one| text(&one["name"])),
+    ("ADDRESS", false, |one| text(&one["address"])),
+    ("IN", false, |one| if one["candidate"] == true { "yes".to_owned() } else { "no".to_owned() }),
+    ("WHY", false, |one| text(&one["reason"])),
+];
+
+/// What would become of a connection, and why.
+pub async fn explain(client: &Client, asked: &Explain, form: Output) -> Result<(), Failure> {
+    let mut question = serde_json::json!({
+        "listener": asked.listener, "from": asked.from, "peer": asked.peer, "port": asked.port,
+        "sni": asked.sni, "alpn": asked.alpn,
+    });
+    if asked.tls {
+        question["tls"] = true.into();
+    }
+    let answer = client.post("/api/v1/explain", &question).await?;
+    if matches!(form, Output::Json | Output::Yaml) {
+        return output::value(form, &answer);
+    }
+    let rules = answer["rules"].as_array().cloned().unwrap_or_default();
+    output::list(form, &rules, RULES)?;
+    let mut rows = Vec::new();
+    for pool in answer["pools"].as_array().into_iter().flatten() {
+        for backend in pool["backends"].as_array().into_iter().flatten() {
+            let mut row = backend.clone();
+            row["pool"] = pool["name"].clone();
+            rows.push(row);
+        }
+    }
+    if !rows.is_empty() {
+        print("\n");
+        output::list(form, &rows, CANDIDATES)?;
+    }
+    let end = answer["end"].as_str().map(|end| format!(" ({end})")).unwrap_or_default();
+    print(&format!("\n{}{end}\n", text(&answer["outcome"])));
+    Ok(())
 }
 
 fn with_kind(one: &Value, kind: &str) -> Value {

@@ -29,7 +29,7 @@ use crate::{catalog::Head, events::Events, store::Store};
 pub use error::FleetError;
 pub use overlay::Admin;
 pub use tokens::{JoinToken, NewToken};
-pub use view::{BackendView, NodeView, time};
+pub use view::{BackendView, HealthCounts, NodeView, time};
 
 use acceptor::Acceptor;
 use authority::Authority;

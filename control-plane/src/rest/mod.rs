@@ -4,6 +4,7 @@ pub mod body;
 mod config;
 mod console;
 mod events;
+mod explain;
 mod fleet;
 mod health;
 mod lists;
@@ -39,6 +40,7 @@ pub fn table() -> Vec<Route> {
     table.extend(objects::routes());
     table.extend(lists::routes());
     table.extend(config::routes());
+    table.extend(explain::routes());
     table.extend(revisions::routes());
     table.extend(fleet::routes());
     table.extend(stats::routes());
