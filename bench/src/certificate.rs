@@ -1,11 +1,14 @@
-//! The certificate of a run: ECDSA P-256, self-signed, made anew each time.
+//! The certificates of a run: ECDSA P-256 and RSA-2048, self-signed, made anew each time.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use rustls::{
-    ClientConfig, RootCertStore,
-    client::{Resumption, danger},
+    ClientConfig, NamedGroup, RootCertStore,
+    client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, danger},
     crypto::aws_lc_rs,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
@@ -13,13 +16,21 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 /// The name that the certificate carries.
 pub const NAME: &str = "bench.example.test";
 
-/// Writes `cert.pem`, `key.pem` and, for HAProxy, `both.pem` into a folder.
+/// Writes `cert.pem`, `key.pem` and, for HAProxy, `both.pem` into a folder; the same with `rsa-` before the names; and
+/// `roots.pem`, which trusts both.
 pub fn write(folder: &Path) -> anyhow::Result<()> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let certificate = rcgen::CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?;
-    std::fs::write(folder.join("cert.pem"), certificate.pem())?;
-    std::fs::write(folder.join("key.pem"), key.serialize_pem())?;
-    std::fs::write(folder.join("both.pem"), format!("{}{}", certificate.pem(), key.serialize_pem()))?;
+    let ecdsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+    let mut roots = String::new();
+    for (prefix, key) in [("", ecdsa), ("rsa-", rsa)] {
+        let certificate = rcgen::CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?.pem();
+        let key = key.serialize_pem();
+        std::fs::write(folder.join(format!("{prefix}cert.pem")), &certificate)?;
+        std::fs::write(folder.join(format!("{prefix}key.pem")), &key)?;
+        std::fs::write(folder.join(format!("{prefix}both.pem")), format!("{certificate}{key}"))?;
+        roots.push_str(&certificate);
+    }
+    std::fs::write(folder.join("roots.pem"), roots)?;
     Ok(())
 }
 
@@ -32,12 +43,24 @@ pub enum Trust {
     Anything,
 }
 
-/// A client that always makes a full handshake: TLS 1.3 with X25519 alone, or also 1.2; never a resumption.
+/// A client that always makes a full handshake: TLS 1.3 with X25519 and AES-256-GCM alone, or whatever there is, also
+/// with 1.2; never a resumption.
 pub fn client(trust: &Trust, tls13_only: bool) -> anyhow::Result<Arc<ClientConfig>> {
+    configure(trust, tls13_only, Resumption::disabled())
+}
+
+/// The strict client that resumes with a ticket whenever the server has given it one.
+pub fn resuming_client(trust: &Trust) -> anyhow::Result<Arc<ClientConfig>> {
+    configure(trust, true, Resumption::store(Arc::new(Tickets::default())))
+}
+
+fn configure(trust: &Trust, tls13_only: bool, resumption: Resumption) -> anyhow::Result<Arc<ClientConfig>> {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
     if tls13_only {
         provider.kx_groups.truncate(1);
+        // Whichever side prefers: all servers encrypt with the same.
+        provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
     }
     let versions: &[_] = if tls13_only {
         &[&rustls::version::TLS13]
@@ -60,8 +83,47 @@ pub fn client(trust: &Trust, tls13_only: bool) -> anyhow::Result<Arc<ClientConfi
             .with_custom_certificate_verifier(Arc::new(AcceptAnything))
             .with_no_client_auth(),
     };
-    config.resumption = Resumption::disabled();
+    config.resumption = resumption;
     Ok(Arc::new(config))
+}
+
+/// Tickets of one server, each used once. The store of rustls keeps eight, and many connections are opened at once.
+#[derive(Debug, Default)]
+struct Tickets(Mutex<Vec<Tls13ClientSessionValue>>);
+
+impl Tickets {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<Tls13ClientSessionValue>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _server: ServerName<'static>, _group: NamedGroup) {}
+
+    fn kx_hint(&self, _server: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _server: ServerName<'static>, _session: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _server: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        const MOST: usize = 4096;
+        self.with(|tickets| {
+            if tickets.len() < MOST {
+                tickets.push(ticket);
+            }
+        });
+    }
+
+    fn take_tls13_ticket(&self, _server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.with(Vec::pop)
+    }
 }
 
 #[derive(Debug)]

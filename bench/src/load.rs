@@ -192,6 +192,7 @@ fn connections(arguments: &LoadArgs, until: &Until) -> anyhow::Result<Outcome> {
                 tls: tls.clone(),
                 request_bytes: arguments.bytes,
                 rate: arguments.rate,
+                resumed: false,
                 read_to_end: true,
                 patience,
                 most_open: arguments.most_open,

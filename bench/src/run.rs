@@ -1,6 +1,7 @@
 //! `run`: all contenders, all scenarios, round by round, and the table.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     backend, certificate,
-    contender::{Contender, OursOptions, Running, start_backends, told},
+    contender::{Contender, OursOptions, Running, Terminating, start_backends, told},
     machine::Machine,
     report::{self, Sample},
     sys,
@@ -25,7 +26,7 @@ use crate::{
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Scenario {
     /// Short connections: 64 bytes there and back.
     Conn,
@@ -37,16 +38,53 @@ pub enum Scenario {
     Echo,
     /// Datagrams, 64 flows with 4 in flight each.
     Udp,
-    /// Short connections with a full TLS 1.3 handshake.
+    /// Short connections with a full TLS 1.3 handshake, ECDSA P-256.
     Tls,
+    /// The same with RSA-2048.
+    TlsRsa,
+    /// Short connections that resume a session of TLS 1.3.
+    TlsResumed,
+    /// Small echoes on kept TLS connections.
+    TlsEcho,
+    /// One bulk stream through TLS termination.
+    TlsBulk,
     /// Idle connections.
     Idle,
+    /// Idle TLS connections.
+    IdleTls,
 }
 
 impl Scenario {
     /// All, in the order of the table.
-    pub const ALL: [Self; 7] =
-        [Self::Conn, Self::Bulk1, Self::Bulk8, Self::Echo, Self::Udp, Self::Tls, Self::Idle];
+    pub const ALL: [Self; 12] = [
+        Self::Conn,
+        Self::Bulk1,
+        Self::Bulk8,
+        Self::Echo,
+        Self::Udp,
+        Self::Tls,
+        Self::TlsRsa,
+        Self::TlsResumed,
+        Self::TlsEcho,
+        Self::TlsBulk,
+        Self::Idle,
+        Self::IdleTls,
+    ];
+
+    /// As the flags name it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether connections are weighed that do nothing.
+    pub fn is_idle(self) -> bool {
+        matches!(self, Self::Idle | Self::IdleTls)
+    }
+
+    /// Whether a unit is a byte.
+    pub fn is_bulk(self) -> bool {
+        matches!(self, Self::Bulk1 | Self::Bulk8 | Self::TlsBulk)
+    }
 }
 
 /// Flags of `run`.
@@ -85,6 +123,9 @@ pub struct RunArgs {
     /// TLS connections a second.
     #[arg(long, default_value_t = 800.0)]
     pub tls_rate: f64,
+    /// Echoes a second over TLS.
+    #[arg(long, default_value_t = 15000.0)]
+    pub tls_echo_rate: f64,
     /// Idle connections.
     #[arg(long, default_value_t = 4000)]
     pub idle_connections: usize,
@@ -149,7 +190,10 @@ pub fn scenarios(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
         }
         match Scenario::from_str(name, true) {
             Ok(scenario) => scenarios.push(scenario),
-            Err(_) => bail!("there is no scenario {name:?}: conn, bulk (bulk1, bulk8), echo, udp, tls, idle"),
+            Err(_) => {
+                let all = Scenario::ALL.map(Scenario::name).join(", ");
+                bail!("there is no scenario {name:?}: {all}; bulk means bulk1 and bulk8")
+            }
         }
     }
     Ok(scenarios)
@@ -174,7 +218,7 @@ impl Bench {
         certificate::write(folder.path())?;
         let (backends, backend) = start_backends(folder.path())?;
         let tls = Tls {
-            config: certificate::client(&certificate::Trust::Roots(folder.path().join("cert.pem")), true)?,
+            config: certificate::client(&certificate::Trust::Roots(folder.path().join("roots.pem")), true)?,
             name: ServerName::try_from(certificate::NAME)?,
         };
         let mut bench = Self {
@@ -226,31 +270,62 @@ impl Bench {
         };
         let arguments = &self.arguments;
         let work: Box<dyn Work> = match scenario {
-            Scenario::Conn => Box::new(self.short(&running.echo, None, arguments.conn_rate)?),
-            Scenario::Tls if running.tls.is_empty() => return Ok(None),
-            Scenario::Tls => {
-                Box::new(self.short(&running.tls, Some(self.tls.clone()), arguments.tls_rate)?)
-            }
-            Scenario::Bulk1 => Box::new(Bulk::open(&running.bulk, 1)?),
-            Scenario::Bulk8 => Box::new(Bulk::open(&running.bulk, 8)?),
-            Scenario::Echo => Box::new(Echoes::open(&running.echo, 64, 100, arguments.echo_rate)?),
+            Scenario::Conn => Box::new(self.short(&running.echo, None, false, arguments.conn_rate)?),
+            Scenario::Bulk1 => Box::new(Bulk::open(&running.bulk, 1, None)?),
+            Scenario::Bulk8 => Box::new(Bulk::open(&running.bulk, 8, None)?),
+            Scenario::Echo => Box::new(Echoes::open(&running.echo, None, 64, 100, arguments.echo_rate)?),
             Scenario::Udp if running.udp.is_empty() => return Ok(None),
             Scenario::Udp => Box::new(Datagrams::open(&running.udp, 64, 4, 200)?),
-            Scenario::Idle => return Ok(None),
+            Scenario::Tls
+            | Scenario::TlsRsa
+            | Scenario::TlsResumed
+            | Scenario::TlsEcho
+            | Scenario::TlsBulk => match &running.tls {
+                Some(addresses) => self.tls_work(scenario, addresses)?,
+                None => return Ok(None),
+            },
+            Scenario::Idle | Scenario::IdleTls => return Ok(None),
         };
         Ok(Some(work))
     }
 
+    fn tls_work(
+        &self,
+        scenario: Scenario,
+        to: &Terminating<[SocketAddr; 1]>,
+    ) -> anyhow::Result<Box<dyn Work>> {
+        let (tls, rate) = (self.tls.clone(), self.arguments.tls_rate);
+        Ok(match scenario {
+            Scenario::TlsEcho => {
+                Box::new(Echoes::open(&to.ecdsa, Some(&tls), 64, 100, self.arguments.tls_echo_rate)?)
+            }
+            Scenario::TlsBulk => Box::new(Bulk::open(&to.bulk, 1, Some(&tls))?),
+            Scenario::TlsResumed => {
+                // Its own client each time: the tickets of one contender are nothing to another.
+                let config = certificate::resuming_client(&self.trust())?;
+                Box::new(self.short(&to.ecdsa, Some(Tls { config, ..tls }), true, rate)?)
+            }
+            Scenario::TlsRsa => Box::new(self.short(&to.rsa, Some(tls), false, rate)?),
+            _ => Box::new(self.short(&to.ecdsa, Some(tls), false, rate)?),
+        })
+    }
+
+    fn trust(&self) -> certificate::Trust {
+        certificate::Trust::Roots(self.folder.path().join("roots.pem"))
+    }
+
     fn short(
         &self,
-        targets: &[std::net::SocketAddr],
+        targets: &[SocketAddr],
         tls: Option<Tls>,
+        resumed: bool,
         rate: f64,
     ) -> std::io::Result<ShortConnections> {
         ShortConnections::new(short::Spec {
             targets: targets.to_vec(),
             spread_sources: true,
             tls,
+            resumed,
             request_bytes: 64,
             rate,
             read_to_end: false,
@@ -268,16 +343,21 @@ impl Bench {
         let seconds = self.arguments.seconds.unwrap_or(if self.arguments.quick { 2.0 } else { 5.0 });
         let window = Duration::try_from_secs_f64(seconds).context("--seconds")?;
         let about = || format!("{scenario:?} through {contender}");
-        if scenario == Scenario::Idle {
+        if scenario.is_idle() {
             // Fresh, because memory once taken is rarely given back; the one that was there stays out of the way.
             let fresh = self.launch(contender)?;
             let needed = 2 * self.arguments.idle_connections as u64 + 500;
             if sys::open_files() < needed {
                 bail!("{needed} open files are needed and {} allowed", sys::open_files());
             }
-            let idle = idle::measure(&fresh.echo, self.arguments.idle_connections, window, &fresh.pids())
+            let (to, tls) = match (&fresh.tls, scenario) {
+                (_, Scenario::Idle) => (&fresh.echo[..], None),
+                (Some(addresses), _) => (&addresses.ecdsa[..], Some(&self.tls)),
+                (None, _) => return Ok(None),
+            };
+            let idle = idle::measure(to, tls, self.arguments.idle_connections, window, &fresh.pids())
                 .with_context(about)?;
-            return Ok(Some(Sample::idle(contender, round, idle)));
+            return Ok(Some(Sample::idle(scenario, contender, round, idle)));
         }
         let warm_up = window.mul_f64(0.2).clamp(Duration::from_millis(400), Duration::from_secs(1));
         let pids = self.pids(contender);
@@ -289,10 +369,15 @@ impl Bench {
         }
         let offered = match scenario {
             Scenario::Conn => Some(self.arguments.conn_rate),
-            Scenario::Tls => Some(self.arguments.tls_rate),
+            Scenario::Tls | Scenario::TlsRsa | Scenario::TlsResumed => Some(self.arguments.tls_rate),
             Scenario::Echo => Some(self.arguments.echo_rate),
-            Scenario::Bulk1 | Scenario::Bulk8 | Scenario::Udp | Scenario::Idle => None,
+            Scenario::TlsEcho => Some(self.arguments.tls_echo_rate),
+            _ => None,
         };
+        if scenario == Scenario::TlsResumed && window.failed > window.units {
+            eprintln!("!!! {contender} resumes no session: tls-resumed is not measured for it !!!");
+            return Ok(None);
+        }
         Ok(Some(Sample::load(scenario, contender, round, &window, offered)))
     }
 }

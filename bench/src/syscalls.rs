@@ -28,9 +28,10 @@ pub fn run(arguments: &SyscallArgs) -> anyhow::Result<()> {
     flags.conn_rate = flags.conn_rate.min(300.0);
     flags.echo_rate = flags.echo_rate.min(2000.0);
     flags.tls_rate = flags.tls_rate.min(200.0);
+    flags.tls_echo_rate = flags.tls_echo_rate.min(2000.0);
     let bench = Bench::start(&flags)?;
     let window = Duration::try_from_secs_f64(flags.seconds.unwrap_or(3.0)).context("--seconds")?;
-    for scenario in scenarios.into_iter().filter(|scenario| *scenario != Scenario::Idle) {
+    for scenario in scenarios.into_iter().filter(|scenario| !scenario.is_idle()) {
         for contender in bench.contenders().into_iter().filter(|contender| *contender != Contender::Direct) {
             count(&bench, scenario, contender, window)?;
         }
@@ -64,7 +65,7 @@ fn count(bench: &Bench, scenario: Scenario, contender: Contender, window: Durati
     }
     // What was counted while strace settled has its units, too: the share of the window is by time.
     let share = window.as_secs_f64() / (window.as_secs_f64() + 0.7);
-    let unit = if matches!(scenario, Scenario::Bulk1 | Scenario::Bulk8) { 1e6 } else { 1.0 };
+    let unit = if scenario.is_bulk() { 1e6 } else { 1.0 };
     let each = |count: u64| count as f64 * share * unit / units.max(1) as f64;
     let total: u64 = calls.values().sum();
     let name = if unit > 1.0 { "MB" } else { "unit" };

@@ -4,9 +4,10 @@ use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
+    time::Duration,
 };
 
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use rustls_pki_types::ServerName;
 
 use crate::sys;
@@ -70,6 +71,29 @@ impl Transport {
     /// TCP payload bytes received and sent so far (TLS records included).
     pub fn wire(&self) -> (u64, u64) {
         (self.wire_in, self.wire_out)
+    }
+
+    /// Whether the handshake is over and was a full one.
+    pub fn full_handshake(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.handshake_kind() != Some(HandshakeKind::Resumed))
+    }
+
+    /// Ends the handshake, if there is one, and waits for it.
+    pub fn handshake(&mut self, patience: Duration) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        self.socket.set_nonblocking(false)?;
+        self.socket.set_read_timeout(Some(patience))?;
+        while tls.is_handshaking() {
+            let (read, written) = tls.complete_io(&mut self.socket)?;
+            self.wire_in += read as u64;
+            self.wire_out += written as u64;
+        }
+        self.socket.set_nonblocking(true)
+    }
+
+    /// Whether `read` may hold bytes back of which the socket knows nothing any more.
+    pub fn buffers(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Reads application bytes. `Ok(0)` is a clean end; TLS without close_notify is `UnexpectedEof`.

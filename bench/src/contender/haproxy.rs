@@ -31,10 +31,12 @@ defaults
 "
     .to_owned();
     let Site { ports, .. } = site;
-    let tls = format!(" ssl crt {folder}/both.pem ssl-min-ver TLSv1.3 curves X25519");
+    let tls = |pair: &str| format!(" ssl crt {folder}/{pair}.pem ssl-min-ver TLSv1.3 curves X25519");
     service(&mut text, "echo", ports.echo, "", &site.echo)?;
     service(&mut text, "bulk", ports.bulk, "", &site.bulk)?;
-    service(&mut text, "tls", ports.tls, &tls, &site.echo)?;
+    service(&mut text, "tls", ports.tls.ecdsa, &tls("both"), &site.echo)?;
+    service(&mut text, "tls-rsa", ports.tls.rsa, &tls("rsa-both"), &site.echo)?;
+    service(&mut text, "tls-bulk", ports.tls.bulk, &tls("both"), &site.bulk)?;
     Ok(text)
 }
 

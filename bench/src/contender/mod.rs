@@ -1,4 +1,4 @@
-//! The contenders: no proxy at all, HAProxy, nginx, ours. Each listens on the same four kinds of port and has backends
+//! The contenders: no proxy at all, HAProxy, nginx, ours. Each listens on the same kinds of port and has backends
 //! at addresses of its own, so that none runs out of ports because of another.
 
 mod haproxy;
@@ -84,8 +84,19 @@ struct Site<'a> {
 struct Ports {
     echo: u16,
     bulk: u16,
-    tls: u16,
+    tls: Terminating,
     udp: u16,
+}
+
+/// The three that terminate TLS, as ports or as addresses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terminating<T = u16> {
+    /// Before the TCP echo, with the ECDSA certificate.
+    pub ecdsa: T,
+    /// Before the TCP echo, with the RSA certificate.
+    pub rsa: T,
+    /// Before the bulk source, with the ECDSA certificate.
+    pub bulk: T,
 }
 
 impl Ports {
@@ -95,13 +106,19 @@ impl Ports {
             TcpListener::bind("127.0.0.1:0")?,
             TcpListener::bind("127.0.0.1:0")?,
             TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
         ];
-        let [echo, bulk, tls] = &listeners;
+        let [echo, bulk, ecdsa, rsa, tls_bulk] = &listeners;
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         Ok(Self {
             echo: echo.local_addr()?.port(),
             bulk: bulk.local_addr()?.port(),
-            tls: tls.local_addr()?.port(),
+            tls: Terminating {
+                ecdsa: ecdsa.local_addr()?.port(),
+                rsa: rsa.local_addr()?.port(),
+                bulk: tls_bulk.local_addr()?.port(),
+            },
             udp: udp.local_addr()?.port(),
         })
     }
@@ -116,8 +133,8 @@ pub struct Running {
     pub echo: Vec<SocketAddr>,
     /// Where the bulk source answers.
     pub bulk: Vec<SocketAddr>,
-    /// Where the TCP echo answers behind TLS; nobody terminates for `direct`.
-    pub tls: Vec<SocketAddr>,
+    /// Where TLS ends; nobody terminates for `direct`.
+    pub tls: Option<Terminating<[SocketAddr; 1]>>,
     /// Where the datagram echo answers; HAProxy forwards no datagrams.
     pub udp: Vec<SocketAddr>,
     process: Option<Process>,
@@ -147,7 +164,7 @@ impl Running {
         let bulk = at(contender.tcp_addresses(), backend.bulk);
         let udp = at(contender.udp_addresses(), backend.udp);
         if contender == Contender::Direct {
-            return Ok(Self { contender, echo, bulk, tls: Vec::new(), udp, process: None });
+            return Ok(Self { contender, echo, bulk, tls: None, udp, process: None });
         }
         let ports = Ports::free()?;
         let site = Site { folder, ports, echo, bulk, udp };
@@ -156,16 +173,20 @@ impl Running {
             Contender::Nginx => nginx::start(&site)?,
             Contender::Ours => ours::start(&site, ours)?,
         };
-        let own = |port: u16| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
-        for port in [ports.echo, ports.bulk, ports.tls] {
+        let own = |port: u16| [SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+        for port in [ports.echo, ports.bulk, ports.tls.ecdsa, ports.tls.rsa, ports.tls.bulk] {
             wait_for(&mut process, port).with_context(|| told(contender, folder))?;
         }
         Ok(Self {
             contender,
-            echo: own(ports.echo),
-            bulk: own(ports.bulk),
-            tls: own(ports.tls),
-            udp: if contender == Contender::Haproxy { Vec::new() } else { own(ports.udp) },
+            echo: own(ports.echo).to_vec(),
+            bulk: own(ports.bulk).to_vec(),
+            tls: Some(Terminating {
+                ecdsa: own(ports.tls.ecdsa),
+                rsa: own(ports.tls.rsa),
+                bulk: own(ports.tls.bulk),
+            }),
+            udp: if contender == Contender::Haproxy { Vec::new() } else { own(ports.udp).to_vec() },
             process: Some(process),
         })
     }

@@ -39,12 +39,16 @@ stream {{
     for (name, port) in [("echo", ports.echo), ("bulk", ports.bulk)] {
         writeln!(text, "  server {{ listen 127.0.0.1:{port} reuseport backlog=4096; proxy_pass {name}; }}")?;
     }
-    writeln!(
-        text,
-        "  server {{ listen 127.0.0.1:{} ssl reuseport backlog=4096; ssl_certificate {folder}/cert.pem; \
-         ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; proxy_pass echo; }}",
-        ports.tls
-    )?;
+    for (port, prefix, upstream) in
+        [(ports.tls.ecdsa, "", "echo"), (ports.tls.rsa, "rsa-", "echo"), (ports.tls.bulk, "", "bulk")]
+    {
+        writeln!(
+            text,
+            "  server {{ listen 127.0.0.1:{port} ssl reuseport backlog=4096; ssl_certificate {folder}/{prefix}cert.pem; \
+             ssl_certificate_key {folder}/{prefix}key.pem; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; \
+             proxy_pass {upstream}; }}"
+        )?;
+    }
     writeln!(
         text,
         "  server {{ listen 127.0.0.1:{} udp reuseport; proxy_timeout 60s; proxy_pass udp; }}\n}}",

@@ -39,13 +39,14 @@ fn document(site: &Site<'_>) -> Result<String, std::fmt::Error> {
         listeners:\n"
         .to_owned();
     let Site { ports, .. } = site;
-    for (name, port, more) in [
-        ("echo", ports.echo, ""),
-        ("bulk", ports.bulk, ""),
-        ("tls", ports.tls, ", tls: { certificates: [bench] }"),
-        ("udp", ports.udp, ", protocol: udp, udp: { idleTimeout: 60s }"),
+    for (name, port, pool, more) in [
+        ("echo", ports.echo, "echo", ""),
+        ("bulk", ports.bulk, "bulk", ""),
+        ("tls", ports.tls.ecdsa, "echo", ", tls: { certificates: [bench] }"),
+        ("tls-rsa", ports.tls.rsa, "echo", ", tls: { certificates: [bench-rsa] }"),
+        ("tls-bulk", ports.tls.bulk, "bulk", ", tls: { certificates: [bench] }"),
+        ("udp", ports.udp, "udp", ", protocol: udp, udp: { idleTimeout: 60s }"),
     ] {
-        let pool = if name == "tls" { "echo" } else { name };
         writeln!(
             text,
             "  - {{ name: {name}, bind: [\"127.0.0.1:{port}\"]{more}, rules: [ {{ name: all, pool: {pool} }} ] }}"
@@ -55,7 +56,10 @@ fn document(site: &Site<'_>) -> Result<String, std::fmt::Error> {
     pool(&mut text, "echo", &site.echo)?;
     pool(&mut text, "bulk", &site.bulk)?;
     pool(&mut text, "udp", &site.udp)?;
-    text.push_str("certificates:\n  - { name: bench, chainFile: cert.pem, keyFile: key.pem }\n");
+    text.push_str(
+        "certificates:\n  - { name: bench, chainFile: cert.pem, keyFile: key.pem }\n  \
+         - { name: bench-rsa, chainFile: rsa-cert.pem, keyFile: rsa-key.pem }\n",
+    );
     Ok(text)
 }
 

@@ -1,24 +1,20 @@
 //! Bulk: streams that take all that comes. A unit is a byte.
 
-use std::{
-    io::{self, Read},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use super::{LONGEST_WAIT, Work, source};
+use super::{LONGEST_WAIT, PATIENCE, Work, source};
 use crate::{
     sys::{self, Epoll},
-    transport::connect,
+    transport::{Tls, Transport, connect},
 };
 
 /// The load.
 #[derive(Debug)]
 pub struct Bulk {
     epoll: Epoll,
-    streams: Vec<Option<TcpStream>>,
+    streams: Vec<Option<Transport>>,
     buffer: Vec<u8>,
     received: u64,
     failed: u64,
@@ -26,13 +22,15 @@ pub struct Bulk {
 
 impl Bulk {
     /// Opens the streams; the source starts to send at once.
-    pub fn open(targets: &[SocketAddr], streams: usize) -> io::Result<Self> {
+    pub fn open(targets: &[SocketAddr], streams: usize, tls: Option<&Tls>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let mut open = Vec::with_capacity(streams);
         for number in 0..streams {
             let socket = connect(targets[number % targets.len()], Some(source(number as u64)), false)?;
-            epoll.add(&socket, number as u64, sys::READABLE)?;
-            open.push(Some(socket));
+            let mut stream = Transport::new(socket, tls)?;
+            stream.handshake(PATIENCE)?;
+            epoll.add(stream.socket(), number as u64, sys::READABLE)?;
+            open.push(Some(stream));
         }
         Ok(Self { epoll, streams: open, buffer: vec![0; 128 << 10], received: 0, failed: 0 })
     }
@@ -42,12 +40,19 @@ impl Work for Bulk {
     fn step(&mut self) -> io::Result<()> {
         for (token, _) in self.epoll.wait(LONGEST_WAIT)?.to_vec() {
             let Some(stream) = &mut self.streams[token as usize] else { continue };
-            match stream.read(&mut self.buffer) {
-                Ok(count) if count > 0 => self.received += count as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(_) | Err(_) => {
-                    self.failed += 1;
-                    self.streams[token as usize] = None;
+            // The socket may be drained by one reading of TLS, which then gives several.
+            loop {
+                match stream.read(&mut self.buffer) {
+                    Ok(count) if count > 0 => self.received += count as u64,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Ok(_) | Err(_) => {
+                        self.failed += 1;
+                        self.streams[token as usize] = None;
+                        break;
+                    }
+                }
+                if !stream.buffers() {
+                    break;
                 }
             }
         }

@@ -2,22 +2,22 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
 
-use super::{LONGEST_WAIT, Work, due, latencies, source};
+use super::{LONGEST_WAIT, PATIENCE, Work, due, latencies, source};
 use crate::{
     sys::{self, Epoll},
-    transport::connect,
+    transport::{Tls, Transport, connect},
 };
 
 #[derive(Debug)]
 struct Kept {
-    socket: TcpStream,
+    transport: Transport,
     waiting: VecDeque<Instant>,
     partial: usize,
     broken: bool,
@@ -39,14 +39,22 @@ pub struct Echoes {
 
 impl Echoes {
     /// Opens the connections one after the other, then starts.
-    pub fn open(targets: &[SocketAddr], connections: usize, bytes: usize, rate: f64) -> io::Result<Self> {
+    pub fn open(
+        targets: &[SocketAddr],
+        tls: Option<&Tls>,
+        connections: usize,
+        bytes: usize,
+        rate: f64,
+    ) -> io::Result<Self> {
         sys::precise_timers();
         let epoll = Epoll::new()?;
         let mut kept = Vec::with_capacity(connections);
         for number in 0..connections {
             let socket = connect(targets[number % targets.len()], Some(source(number as u64)), false)?;
-            epoll.add(&socket, number as u64, sys::READABLE)?;
-            kept.push(Kept { socket, waiting: VecDeque::new(), partial: 0, broken: false });
+            let mut transport = Transport::new(socket, tls)?;
+            transport.handshake(PATIENCE)?;
+            epoll.add(transport.socket(), number as u64, sys::READABLE)?;
+            kept.push(Kept { transport, waiting: VecDeque::new(), partial: 0, broken: false });
         }
         Ok(Self {
             epoll,
@@ -63,18 +71,18 @@ impl Echoes {
 
     /// Sends one message on every connection and waits for all of them; an error when one does not return.
     pub fn once_around(&mut self) -> io::Result<()> {
-        let (goal, begin) = (self.done + self.connections.len() as u64, Instant::now());
-        for index in 0..self.connections.len() {
-            self.send(index, Instant::now());
-            if index % 64 == 63 {
-                self.receive(Duration::ZERO)?;
+        for start in (0..self.connections.len()).step_by(64) {
+            let end = (start + 64).min(self.connections.len());
+            let (goal, begin) = (self.done + (end - start) as u64, Instant::now());
+            for index in start..end {
+                self.send(index, Instant::now());
             }
-        }
-        while self.done < goal {
-            if begin.elapsed() > Duration::from_secs(10) || self.failed > 0 {
-                return Err(io::Error::other(format!("{} of {goal} echoes returned", self.done)));
+            while self.done < goal {
+                if begin.elapsed() > PATIENCE || self.failed > 0 {
+                    return Err(io::Error::other(format!("{} of {goal} echoes returned", self.done)));
+                }
+                self.receive(LONGEST_WAIT)?;
             }
-            self.receive(LONGEST_WAIT)?;
         }
         Ok(())
     }
@@ -82,7 +90,7 @@ impl Echoes {
     fn send(&mut self, index: usize, intended: Instant) {
         let kept = &mut self.connections[index];
         // A message that does not fit a socket buffer at this rate means that the other side has stopped.
-        match kept.socket.write(&self.message) {
+        match kept.transport.write(&self.message) {
             Ok(count) if count == self.message.len() => kept.waiting.push_back(intended),
             _ => self.failed += 1,
         }
@@ -92,26 +100,29 @@ impl Echoes {
         let mut buffer = [0; 16 << 10];
         for (token, _) in self.epoll.wait(wait)?.to_vec() {
             let kept = &mut self.connections[token as usize];
-            if kept.broken {
-                continue;
-            }
-            match kept.socket.read(&mut buffer) {
-                Ok(count) if count > 0 => {
-                    kept.partial += count;
-                    let now = Instant::now();
-                    while kept.partial >= self.message.len() {
-                        kept.partial -= self.message.len();
-                        if let Some(intended) = kept.waiting.pop_front() {
-                            self.latencies.saturating_record((now - intended).as_nanos() as u64);
-                            self.done += 1;
+            // TLS takes all from the socket in one reading and gives it in several.
+            while !kept.broken {
+                match kept.transport.read(&mut buffer) {
+                    Ok(count) if count > 0 => {
+                        kept.partial += count;
+                        let now = Instant::now();
+                        while kept.partial >= self.message.len() {
+                            kept.partial -= self.message.len();
+                            if let Some(intended) = kept.waiting.pop_front() {
+                                self.latencies.saturating_record((now - intended).as_nanos() as u64);
+                                self.done += 1;
+                            }
                         }
                     }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Ok(_) | Err(_) => {
+                        kept.broken = true;
+                        self.failed += 1;
+                        let _ = kept.transport.socket().shutdown(std::net::Shutdown::Both);
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(_) | Err(_) => {
-                    kept.broken = true;
-                    self.failed += 1;
-                    let _ = kept.socket.shutdown(std::net::Shutdown::Both);
+                if !kept.transport.buffers() {
+                    break;
                 }
             }
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::echo::Echoes;
-use crate::cost;
+use crate::{cost, transport::Tls};
+
+/// What every connection sends and gets back before it rests.
+const BYTES: usize = 16 << 10;
 
 /// What idle connections cost.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,21 +25,22 @@ pub struct Idle {
     pub cpu_percent: f64,
 }
 
-/// Opens the connections, lets each carry one message, and weighs the proxy before and after.
+/// Opens the connections, lets each carry 16 KiB both ways, and weighs the proxy before and after.
 pub fn measure(
     targets: &[SocketAddr],
+    tls: Option<&Tls>,
     connections: usize,
     window: Duration,
     pids: &[u32],
 ) -> io::Result<Idle> {
     // The first connections of a process make it allocate what it allocates once; that is not theirs.
-    let mut first = Echoes::open(targets, 64, 64, 1.0)?;
+    let mut first = Echoes::open(targets, tls, 64, BYTES, 1.0)?;
     first.once_around()?;
     drop(first);
     std::thread::sleep(Duration::from_millis(300));
     let (before, slab) = (cost::memory(pids), cost::slab_kib());
 
-    let mut held = Echoes::open(targets, connections, 64, 1.0)?;
+    let mut held = Echoes::open(targets, tls, connections, BYTES, 1.0)?;
     held.once_around()?;
     std::thread::sleep(Duration::from_secs(1));
     let (cpu, begin) = (cost::cpu_nanos(pids), Instant::now());

@@ -31,6 +31,9 @@ pub fn source(n: u64) -> Ipv4Addr {
 /// No step waits longer than this, so that windows are cut where they should be.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
+/// How long a handshake may take before the load starts.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Nanoseconds up to a minute, three digits.
 pub fn latencies() -> Histogram<u64> {
     // The bounds are constants that the library accepts.

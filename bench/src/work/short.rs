@@ -17,6 +17,9 @@ use crate::{
     transport::{Tls, Transport, connect},
 };
 
+/// Why a connection failed that was to resume a session.
+pub const NOT_RESUMED: &str = "handshake: the session was not resumed";
+
 /// What to connect to, and how.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -26,6 +29,8 @@ pub struct Spec {
     pub spread_sources: bool,
     /// TLS, or plain.
     pub tls: Option<Tls>,
+    /// Each connection resumes a session; one that does not has failed. Those of the warm-up fetch the tickets.
+    pub resumed: bool,
     /// Bytes of the request; the reply must be the same bytes.
     pub request_bytes: usize,
     /// Connections a second, over all targets.
@@ -96,6 +101,8 @@ pub struct ShortConnections {
     /// The first failures in words, with the second they happened in.
     pub first_failures: Vec<String>,
     latencies: Histogram<u64>,
+    /// Since when latencies are of interest.
+    warm: Option<Instant>,
     accepting: bool,
     request: Vec<u8>,
 }
@@ -116,6 +123,7 @@ impl ShortConnections {
             totals: vec![Totals::default(); spec.targets.len()],
             first_failures: Vec::new(),
             latencies: latencies(),
+            warm: None,
             accepting: true,
             request: vec![0; spec.request_bytes],
             spec,
@@ -190,7 +198,13 @@ impl ShortConnections {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.proceed(&mut self.request, self.spec.read_to_end) {
             Ok(false) => {}
-            Ok(true) => self.close(key, None),
+            Ok(true) => {
+                let connection = &self.connections[key];
+                let full = self.warm.is_some_and(|warm| connection.started > warm)
+                    && self.spec.resumed
+                    && connection.transport.full_handshake();
+                self.close(key, full.then(|| NOT_RESUMED.to_owned()));
+            }
             Err((step, error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 debug_assert!(!step.is_empty());
             }
@@ -322,6 +336,7 @@ impl Work for ShortConnections {
 
     fn restart_latencies(&mut self) {
         self.latencies.reset();
+        self.warm = Some(Instant::now());
     }
 
     fn finish(&mut self, patience: Duration) -> io::Result<()> {
