@@ -27,7 +27,8 @@ pub use check::*;
 pub use config::{Config, Defaults};
 pub use health_check::{HealthCheck, InitialHealth};
 pub use listener::{
-    ACCESS_LOG_ALL, Limits, Listener, MinTlsVersion, Protocol, TcpTimeouts, TlsSettings, UdpSettings,
+    ACCESS_LOG_ALL, Limits, Listener, MinTlsVersion, Preamble, Protocol, TcpTimeouts, TlsSettings,
+    UdpSettings,
 };
 pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};

@@ -23,6 +23,8 @@ pub struct Listener {
     pub proxy_from: Vec<IpNet>,
     /// Who may connect. `None`: everybody. Only with TCP.
     pub access: Option<Access>,
+    /// Which request for TLS is understood before the ClientHello. Only with TCP.
+    pub preamble: Option<Preamble>,
     /// In order, first match wins. Never empty.
     pub rules: Vec<Rule>,
     /// Caps on what clients may use.
@@ -46,6 +48,15 @@ impl Listener {
         let access = access.flat_map(|rule| &rule.addresses.lists);
         self.rules.iter().flat_map(|rule| rule.matches.lists()).chain(access).collect()
     }
+}
+
+/// What comes before the ClientHello: a request for TLS in the protocol's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preamble {
+    /// `SSLRequest`, or TLS at once, which PostgreSQL 17 calls direct.
+    Postgres,
+    /// StartTLS (RFC 4511 section 4.14), or TLS at once, as LDAPS is.
+    Ldap,
 }
 
 /// The transport of a listener.

@@ -65,6 +65,10 @@ reasons! {
     BadClientHello = "bad-client-hello", Client, true;
     /// A peer that must send a PROXY header sent something else.
     BadProxyHeader = "bad-proxy-header", Client, true;
+    /// What came before the ClientHello is no request for TLS that this listener understands.
+    BadPreamble = "bad-preamble", Client, true;
+    /// The backend does not take TLS, which its client wants to pass through.
+    BackendRefusedTls = "backend-refused-tls", Backend, true;
     /// The TLS handshake failed.
     TlsHandshakeFailed = "tls-handshake-failed", Client, true;
     /// TLS broke after the handshake (bad record, missing close_notify).

@@ -74,6 +74,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/udp/maxFlows", "200000"),
     ("/listeners/*/udp/maxFlowsPerClient", "64"),
     ("/listeners/*/accessLog/sample", "0.1"),
+    ("/listeners/*/preamble", "postgres"),
     ("/pools/*/name", "app"),
     ("/pools/*/balance", "leastConn"),
     ("/pools/*/hashOn", "sni"),

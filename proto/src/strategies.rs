@@ -7,8 +7,9 @@ use std::{net::IpAddr, time::Duration};
 use awe4lb_model::{
     ACCESS_LOG_ALL, Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost,
     Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey,
-    Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniMap,
-    SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict, WhenAllDown,
+    Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion, Rule, RuleAction,
+    SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict,
+    WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use ipnet::IpNet;
@@ -135,7 +136,13 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         },
     );
     let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
-    let from = (vec(prefix(), 0..3), option::of(access()), limits(), option::of(0u32..=ACCESS_LOG_ALL));
+    let from = (
+        vec(prefix(), 0..3),
+        option::of(access()),
+        limits(),
+        option::of(0u32..=ACCESS_LOG_ALL),
+        option::of(proptest::sample::select(vec![Preamble::Postgres, Preamble::Ldap])),
+    );
     (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
         |(
             (number, name, labels, bind, udp_transport),
@@ -144,7 +151,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_connections,
             timeouts,
             udp,
-            (proxy_from, access, limits, access_log),
+            (proxy_from, access, limits, access_log, preamble),
         )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
@@ -160,6 +167,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 timeouts,
                 udp,
                 access_log,
+                preamble,
             };
             PlacedListener { number: Number(number), rule_numbers, listener }
         },

@@ -8,7 +8,7 @@ use std::{
 
 use awe4lb_engine::route::{NameTable, PrefixSet, RuleTable, Tables};
 use awe4lb_model::{
-    BindAddress, BindHost, Name, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
+    BindAddress, BindHost, Name, Preamble, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
     placed::{NodeConfig, Number, PlacedListener, PlacedPool, ResourceId, ResourceKind},
 };
 use rustls::ServerConfig;
@@ -46,6 +46,8 @@ pub(super) struct ListenerRun {
     pub(super) rules: Vec<RuleRun>,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) timeouts: TcpTimeouts,
+    /// Which request for TLS comes before the ClientHello.
+    pub(super) preamble: Option<Preamble>,
     /// Of how many of a million connections the access log tells.
     pub(super) access_log: Option<u32>,
     /// Peers that send a PROXY header.
@@ -185,6 +187,7 @@ fn listener(
         tls,
         timeouts: listener.timeouts,
         access_log: listener.access_log,
+        preamble: listener.preamble,
         proxy_from: listener.proxy_from.iter().collect(),
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
         gate: Gate::compile(

@@ -16,7 +16,7 @@ use awe4lb_engine::{
     client_hello::{Alpn, ClientHello, ServerName, Sniff, sniff},
     route::Facts,
 };
-use awe4lb_model::EndReason;
+use awe4lb_model::{EndReason, Preamble};
 
 use crate::control::hot::ConnectionState;
 
@@ -26,7 +26,7 @@ use super::{
     gate::Guard,
     journal::Entry,
     local::{Hashable, LocalListener, LocalRule, Tally},
-    proxy, pump,
+    preamble, proxy, pump,
     socket::Socket,
     timers::Timer,
     tls::{REFUSAL_ALERT, TlsSession},
@@ -123,6 +123,16 @@ async fn route(
 ) -> EndReason {
     let Arrived { mut first, mut deadline } = arrived;
     let mut hello = None;
+    let mut asked = None;
+    if let Some(kind) = listener.run.preamble {
+        let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
+        // Boxed: few listeners have one.
+        match Box::pin(preamble::take(worker, &client.socket, kind, &mut first, &timer)).await {
+            Ok(has_asked) => asked = has_asked.then_some(kind),
+            Err(reason) => return reason,
+        }
+        deadline = Some(timer);
+    }
     if listener.run.table.needs_client_hello() {
         let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
         match read_hello(worker, &client.socket, &mut first, &timer).await {
@@ -166,7 +176,7 @@ async fn route(
         }
         _ => {
             drop(deadline);
-            path.forward(first, is_tls).await
+            path.forward(first, is_tls, asked).await
         }
     }
 }
@@ -196,7 +206,7 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    async fn forward(&self, first: Vec<u8>, is_tls: bool) -> EndReason {
+    async fn forward(&self, first: Vec<u8>, is_tls: bool, asked: Option<Preamble>) -> EndReason {
         self.ending.note(|entry| entry.state.set(ConnectionState::Dialling));
         let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
             Ok(dialled) => dialled,
@@ -209,6 +219,14 @@ impl Path<'_> {
         self.ending.also(&dialled.chosen.counters);
         if let Err(reason) = self.introduce(&dialled) {
             return reason;
+        }
+        if let Some(kind) = asked {
+            let within = self.listener.run.timeouts.handshake;
+            if let Err(reason) = Box::pin(preamble::pass_on(self.worker, &dialled.socket, kind, within)).await
+            {
+                refuse(&self.client.socket, is_tls);
+                return reason;
+            }
         }
         let tally = self.tally(&dialled);
         let timeouts = &self.listener.run.timeouts;

@@ -17,6 +17,7 @@ mod limits;
 mod local;
 mod lookups;
 mod pool;
+mod preamble;
 pub(crate) mod proxy;
 mod pump;
 mod reactor;

@@ -9,6 +9,7 @@ mod postgres;
 #[cfg(test)]
 mod tests;
 
+pub use awe4lb_model::Preamble;
 pub use backend_key::{BackendKeyScanner, MAX_GREETING_BYTES, Scan};
 pub use postgres::Startup;
 
@@ -18,15 +19,6 @@ pub const MAX_PREAMBLE_BYTES: usize = 10_004;
 /// How many requests may be answered with no on one connection: a client of PostgreSQL asks for GSSAPI and for TLS,
 /// each once. [`read`] knows nothing of what was read before; callers count.
 pub const MAX_REFUSALS: usize = 2;
-
-/// Which protocol's preamble.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preamble {
-    /// `SSLRequest`, or TLS at once, which PostgreSQL 17 calls direct.
-    Postgres,
-    /// StartTLS (RFC 4511 section 4.14), or TLS at once, as LDAPS is.
-    Ldap,
-}
 
 /// What the client's bytes so far are. Lengths say how many of them this was.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion,
-    Name, Outlier, Pool, PortRange, Protocol, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget,
-    TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion, Rule, RuleAction, SniPattern,
+    SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -94,6 +94,7 @@ pub(super) fn listener(
         ("limits", Protocol::Tcp),
         ("proxyProtocol", Protocol::Tcp),
         ("accessLog", Protocol::Tcp),
+        ("preamble", Protocol::Tcp),
         ("access", Protocol::Tcp),
     ] {
         if let Some(value) = node.field(field)
@@ -121,6 +122,11 @@ pub(super) fn listener(
         tls,
         proxy_from: node.field("proxyProtocol").map(|node| prefixes(node, "from")).unwrap_or_default(),
         access: node.field("access").map(|node| access::access(node, &Path::Field(path, "access"), found)),
+        preamble: match text(node, "preamble") {
+            Some("postgres") => Some(Preamble::Postgres),
+            Some("ldap") => Some(Preamble::Ldap),
+            _ => None,
+        },
         rules,
         limits: access::limits(node.field("limits")),
         timeouts: TcpTimeouts {

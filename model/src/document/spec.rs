@@ -140,6 +140,12 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         field("tls", Kind::Object(&TLS), "", "How to terminate TLS, for rules that do. TCP only."),
         field("proxyProtocol", Kind::Object(&PROXY_FROM), "", "Who tells us the client's address. TCP only."),
         field("access", Kind::Object(&ACCESS), "", "Who may connect; absent: everybody. TCP only."),
+        field(
+            "preamble",
+            Kind::Word { words: &["postgres", "ldap"], later: &[] },
+            "",
+            "The request for TLS that is understood before the ClientHello. TCP only.",
+        ),
         required("rules", Kind::List(&Kind::Object(&RULE)), "In order; the first that matches wins."),
         field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
         field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),

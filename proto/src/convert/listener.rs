@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::{
-    ACCESS_LOG_ALL, BindAddress, BindHost, Listener, MinTlsVersion, Name, Protocol, TcpTimeouts, TlsSettings,
-    UdpSettings, placed::PlacedListener,
+    ACCESS_LOG_ALL, BindAddress, BindHost, Listener, MinTlsVersion, Name, Preamble, Protocol, TcpTimeouts,
+    TlsSettings, UdpSettings, placed::PlacedListener,
 };
 use bytes::Bytes;
 
@@ -48,6 +48,12 @@ impl From<&PlacedListener> for v1::Listener {
             udp_max_flows: listener.udp.max_flows,
             udp_max_flows_per_client: listener.udp.max_flows_per_client,
             access_log: listener.access_log,
+            preamble: match listener.preamble {
+                None => v1::PreambleKind::Unspecified,
+                Some(Preamble::Postgres) => v1::PreambleKind::Postgres,
+                Some(Preamble::Ldap) => v1::PreambleKind::Ldap,
+            }
+            .into(),
             proxy_from: listener.proxy_from.iter().map(rule::prefix_to_wire).collect(),
             access: listener.access.as_ref().map(access::to_wire),
             limits: Some(access::limits_to_wire(&listener.limits)),
@@ -93,6 +99,12 @@ impl TryFrom<v1::Listener> for PlacedListener {
                 idle: optional_duration(wire.idle_timeout_ms),
                 half_close: duration(wire.half_close_timeout_ms, root.field("half_close_timeout_ms"))?,
                 lifetime: optional_duration(wire.lifetime_ms),
+            },
+            preamble: match v1::PreambleKind::try_from(wire.preamble) {
+                Ok(v1::PreambleKind::Unspecified) => None,
+                Ok(v1::PreambleKind::Postgres) => Some(Preamble::Postgres),
+                Ok(v1::PreambleKind::Ldap) => Some(Preamble::Ldap),
+                Err(_) => return Err(root.field("preamble").refuse(Problem::UnknownValue(wire.preamble))),
             },
             access_log: wire
                 .access_log
