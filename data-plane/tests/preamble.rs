@@ -42,7 +42,7 @@ fn database(name: &'static str, identity: Option<&Identity>) -> SocketAddr {
         if stream.read_exact(&mut first).is_err() {
             return;
         }
-        match (&first == SSL_REQUEST, &config) {
+        match (first == SSL_REQUEST, &config) {
             (true, Some(config)) => {
                 let session = ServerConnection::new(config.clone()).expect("a session");
                 let _ = stream.write_all(b"S");
