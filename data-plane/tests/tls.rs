@@ -328,3 +328,67 @@ fn bytes_inside_of_tls_wait_as_well() {
     end_cleanly(&mut client);
     eventually("counted", || (counters(&traffic, 1).bytes_out == 200_000).then_some(()));
 }
+
+/// The first flight of a client that wants `name`, or that sends no name.
+fn hello(name: &str, sends_it: bool) -> Vec<u8> {
+    let mut config = Arc::unwrap_or_clone(client_config(&[]));
+    config.enable_sni = sends_it;
+    let name = name.to_owned().try_into().expect("a name");
+    let mut bytes = Vec::new();
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+    client.write_tls(&mut bytes).expect("a hello");
+    bytes
+}
+
+/// `hello` with another name of the same length in it.
+fn renamed(hello: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = hello.windows(from.len()).position(|window| window == from.as_bytes()).expect("the name");
+    [&hello[..at], to.as_bytes(), &hello[at + from.len()..]].concat()
+}
+
+/// Whether rules look at the hello or not, whole or byte by byte: without a host name TLS does not begin.
+#[test]
+fn a_client_without_a_name_is_refused_where_one_is_required() {
+    const MISSING_EXTENSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 109];
+    let named = hello("app.test", true);
+    let refused = [
+        ("no name", hello("app.test", false)),
+        ("an address", renamed(&named, "app.test", "10.0.0.1")),
+        ("a NUL", renamed(&named, "app.test", "app\0test")),
+    ];
+    for (matches, no_tls) in [("", "tls-handshake-failed"), ("match: { tls: true }, ", "no-rule")] {
+        let (port, demo) = (free_port(), identity(&["app.test"]));
+        let traffic = running(&format!(
+            "listeners: [{{ name: l, bind: ['*:{port}'], tls: {{ certificates: [demo], requireSni: true }}, \
+             rules: [{{ {matches}pool: p }}] }}]\n\
+             pools: [{{ name: p, backends: [{{ address: '{}' }}] }}]\ncertificates: [{}]\n",
+            greeter("hello"),
+            certificate("demo", &demo)
+        ));
+        for (what, bytes) in &refused {
+            for piece in [bytes.len(), 1] {
+                let mut client = connect(port);
+                client.set_nodelay(true).expect("nodelay");
+                for bytes in bytes.chunks(piece) {
+                    client.write_all(bytes).expect("sent");
+                }
+                let answer = read_to_end(&mut client).expect("an answer");
+                assert_eq!(answer, MISSING_EXTENSION, "{what}, {piece} at a time, {matches:?}");
+            }
+        }
+        let mut client = connect(port);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        let _ = read_to_end(&mut client);
+        for name in ["app.test", "APP.test"] {
+            let mut client = tls(port, name, &[&demo]);
+            end_cleanly(&mut client);
+            assert_eq!(said(&mut client).expect("an answer"), "hello", "{name}");
+        }
+        eventually("counted", || (ended(&traffic, 1, "sni-missing") == 6).then_some(()));
+        eventually("no TLS", || (ended(&traffic, 1, no_tls) == 1).then_some(()));
+        eventually("served", || (ended(&traffic, 1, "finished") == 2).then_some(()));
+        assert_eq!(counters(&traffic, 1).handshakes_total, 2);
+        assert_eq!(counters(&traffic, 4).connections_total, 2, "no backend was dialled for the others");
+    }
+}

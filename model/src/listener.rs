@@ -77,6 +77,8 @@ pub struct TlsSettings {
     pub min_version: MinTlsVersion,
     /// Application protocols offered, in order of preference; empty: no ALPN.
     pub alpn: Vec<String>,
+    /// Whether clients that send no server name are refused. Default no.
+    pub require_sni: bool,
 }
 
 /// The oldest TLS version a listener speaks.

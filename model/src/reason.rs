@@ -69,6 +69,8 @@ reasons! {
     BadPreamble = "bad-preamble", Client, true;
     /// The backend does not take TLS, which its client wants to pass through.
     BackendRefusedTls = "backend-refused-tls", Backend, true;
+    /// The client sent no server name where the listener's `requireSni` asks for one.
+    SniMissing = "sni-missing", Client, true;
     /// The TLS handshake failed.
     TlsHandshakeFailed = "tls-handshake-failed", Client, true;
     /// TLS broke after the handshake (bad record, missing close_notify).

@@ -29,6 +29,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/tls/certificates", "[example]"),
     ("/listeners/*/tls/minVersion", "\"1.3\""),
     ("/listeners/*/tls/alpn", "[h2, http/1.1]"),
+    ("/listeners/*/tls/requireSni", "true"),
     ("/listeners/*/proxyProtocol/from", "[10.0.0.0/8]"),
     ("/listeners/*/rules/*/name", "app"),
     ("/listeners/*/rules/*/match/sni", r#"[app.example.com, "*.app.example.com"]"#),

@@ -110,10 +110,13 @@ fn conditions() -> impl Strategy<Value = Match> {
 }
 
 fn tls() -> impl Strategy<Value = TlsSettings> {
-    (any::<bool>(), vec("[a-z0-9/.]{1,8}", 0..3)).prop_map(|(new, alpn)| TlsSettings {
-        certificates: vec!["c0".parse().unwrap()],
-        min_version: if new { MinTlsVersion::V1_3 } else { MinTlsVersion::V1_2 },
-        alpn,
+    (any::<bool>(), vec("[a-z0-9/.]{1,8}", 0..3), any::<bool>()).prop_map(|(new, alpn, require_sni)| {
+        TlsSettings {
+            certificates: vec!["c0".parse().unwrap()],
+            min_version: if new { MinTlsVersion::V1_3 } else { MinTlsVersion::V1_2 },
+            alpn,
+            require_sni,
+        }
     })
 }
 

@@ -45,6 +45,8 @@ pub(super) struct ListenerRun {
     pub(super) table: RuleTable,
     pub(super) rules: Vec<RuleRun>,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Whether a client whose TLS ends here must send a server name.
+    pub(super) require_sni: bool,
     pub(super) timeouts: TcpTimeouts,
     /// Which request for TLS comes before the ClientHello.
     pub(super) preamble: Option<Preamble>,
@@ -185,6 +187,7 @@ fn listener(
         table: RuleTable::compile(listener, tables),
         rules,
         tls,
+        require_sni: listener.tls.as_ref().is_some_and(|tls| tls.require_sni),
         timeouts: listener.timeouts,
         access_log: listener.access_log,
         preamble: listener.preamble,

@@ -26,7 +26,7 @@ use super::{
     gate::Guard,
     journal::Entry,
     local::{Hashable, LocalListener, LocalRule, Tally},
-    preamble, proxy, pump,
+    preamble, proxy, pump, sni,
     socket::Socket,
     timers::Timer,
     tls::{REFUSAL_ALERT, TlsSession},
@@ -237,9 +237,15 @@ impl Path<'_> {
     async fn terminate(
         &self,
         config: Arc<rustls::ServerConfig>,
-        first: Vec<u8>,
+        mut first: Vec<u8>,
         deadline: Timer,
     ) -> EndReason {
+        if self.listener.run.require_sni {
+            let named = sni::demand(self.worker, &self.client.socket, &mut first, &deadline).await;
+            if let Err(reason) = named {
+                return reason;
+            }
+        }
         let from = Instant::now();
         let Ok(mut session) = TlsSession::new(config) else { return EndReason::TlsHandshakeFailed };
         let rest = match handshake(self.worker, &self.client.socket, &mut session, first, &deadline).await {
@@ -304,7 +310,7 @@ impl Path<'_> {
 
 /// Reads until it is clear what the client speaks. `None`: not TLS. Boxed: half a kilobyte that every connection would
 /// otherwise keep room for as long as it lasts.
-async fn read_hello(
+pub(super) async fn read_hello(
     worker: &Rc<Worker>,
     socket: &Socket,
     first: &mut Vec<u8>,

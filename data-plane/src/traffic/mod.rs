@@ -21,6 +21,7 @@ mod preamble;
 pub(crate) mod proxy;
 mod pump;
 mod reactor;
+mod sni;
 mod socket;
 mod splice;
 mod timers;

@@ -180,6 +180,7 @@ fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<Tl
             _ => MinTlsVersion::V1_2,
         },
         alpn: texts(node.field("alpn")),
+        require_sni: boolean(node, "requireSni").unwrap_or(false),
     })
 }
 

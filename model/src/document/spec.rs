@@ -197,8 +197,14 @@ pub(super) static TLS: ObjectSpec = ObjectSpec {
             "[]",
             "Application protocols offered, in order of preference.",
         ),
+        field(
+            "requireSni",
+            Kind::Bool,
+            "false",
+            "Whether clients that send no server name are refused where TLS ends here; an address is no name.",
+        ),
     ],
-    later: &["cipherSuites", "keyExchange", "requireSni", "clientAuth"],
+    later: &["cipherSuites", "keyExchange", "clientAuth"],
 };
 
 pub(super) static RULE: ObjectSpec = ObjectSpec {

@@ -173,6 +173,7 @@ fn tls_to_wire(tls: &TlsSettings) -> v1::Tls {
             MinTlsVersion::V1_3 => 13,
         },
         alpn: tls.alpn.clone(),
+        require_sni: tls.require_sni,
     }
 }
 
@@ -195,5 +196,6 @@ fn tls_from_wire(wire: v1::Tls, at: At<'_>) -> Result<TlsSettings, WireError> {
             }
         },
         alpn: wire.alpn,
+        require_sni: wire.require_sni,
     })
 }
