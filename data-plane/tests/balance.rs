@@ -44,7 +44,8 @@ fn ewma_goes_on_without_a_backend_that_is_down() {
     let pool = traffic.pools().remove(0);
     pool.set_health(Number(4), Health::Down, "test");
     let counts = answers(port, 30);
-    assert!(!counts.contains_key("a") && counts.len() == 2, "{counts:?}");
+    // Of two the quicker one may get everything.
+    assert!(!counts.contains_key("a") && !counts.contains_key(""), "{counts:?}");
 }
 
 #[test]
