@@ -3,6 +3,7 @@
 //! Time, randomness and bytes are arguments, so that everything here can be replayed by seed.
 
 pub mod access;
+pub mod affinity;
 pub mod balance;
 pub mod checks;
 pub mod client_hello;

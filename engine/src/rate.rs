@@ -16,6 +16,11 @@ impl Rate {
         Self { per_second: per_second.max(1), burst: burst.max(1) }
     }
 
+    /// How many at once.
+    pub fn burst(self) -> u64 {
+        self.burst
+    }
+
     /// Takes up to `want` units (at least 1) at `now_ms`, any monotonic clock. Gives how many, and the state then;
     /// `None`: not one now. A clock that is a little behind is fine: it only sees less.
     pub fn take(self, used: u64, now_ms: u64, want: u64) -> Option<(u64, u64)> {

@@ -18,6 +18,7 @@ pub mod placed;
 pub mod pool;
 pub mod reason;
 pub mod rule;
+pub mod udp;
 
 pub use access::{Access, AccessRule, ClientPrefix, Verdict};
 pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
@@ -28,10 +29,10 @@ pub use config::{Config, Defaults};
 pub use health_check::{HealthCheck, InitialHealth};
 pub use listener::{
     ACCESS_LOG_ALL, Limits, Listener, MinTlsVersion, Preamble, Protocol, TcpTimeouts, TlsSettings,
-    UdpSettings,
 };
 pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
 pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown};
 pub use reason::{EndReason, Side};
 pub use rule::{Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};
+pub use udp::{Affinity, OnDown, ProxyDatagrams, UdpSettings};

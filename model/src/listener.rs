@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{Access, BindAddress, ClientPrefix, Name, Rule};
+use crate::{Access, Affinity, BindAddress, ClientPrefix, Name, Rule, UdpSettings};
 
 /// Addresses and a protocol on which nodes accept traffic. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Listener {
     pub tls: Option<TlsSettings>,
     /// Peers that must send a PROXY header first; all others must not. Empty: nobody does. Only with TCP.
     pub proxy_from: Vec<IpNet>,
-    /// Who may connect. `None`: everybody. Only with TCP.
+    /// Who may connect. `None`: everybody.
     pub access: Option<Access>,
     /// Which request for TLS is understood before the ClientHello. Only with TCP.
     pub preamble: Option<Preamble>,
@@ -33,8 +33,10 @@ pub struct Listener {
     pub timeouts: TcpTimeouts,
     /// Flow settings of a UDP listener.
     pub udp: UdpSettings,
-    /// Of how many of a million connections ([`ACCESS_LOG_ALL`]) the access log tells. `None`, the default: of none. Only
-    /// with TCP.
+    /// Listeners that send a client to the same backend as this one. `None`, the default: none.
+    pub affinity: Option<Affinity>,
+    /// Of how many of a million connections or flows ([`ACCESS_LOG_ALL`]) the access log tells. `None`, the default: of
+    /// none.
     pub access_log: Option<u32>,
 }
 
@@ -107,6 +109,10 @@ pub struct Limits {
     pub bytes_per_second_per_client: Option<u64>,
     /// The same of one connection.
     pub bytes_per_second_per_connection: Option<u64>,
+    /// Datagrams a second, both directions together. Only with UDP.
+    pub packets_per_second: Option<u32>,
+    /// The same of one client. Only with UDP.
+    pub packets_per_second_per_client: Option<u32>,
     /// What counts as one client.
     pub client_prefix: ClientPrefix,
 }
@@ -122,17 +128,4 @@ pub struct TcpTimeouts {
     pub half_close: Duration,
     /// Of the whole connection. `None`: unlimited, the default.
     pub lifetime: Option<Duration>,
-}
-
-/// Flow settings of a UDP listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UdpSettings {
-    /// A flow ends this long after its last datagram in either direction. Default 60 s.
-    pub idle_timeout: Duration,
-    /// A flow that never saw an answer ends this long after its last datagram. Default 10 s.
-    pub unanswered_timeout: Duration,
-    /// Flows at a time, per node. Default 65,536.
-    pub max_flows: u32,
-    /// Flows at a time of one client address. Default 1,024.
-    pub max_flows_per_client: u32,
 }

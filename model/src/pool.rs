@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackendAddress, HealthCheck, Name};
+use crate::{BackendAddress, HealthCheck, Name, OnDown, ProxyDatagrams};
 
 /// A named set of backends. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,16 @@ pub struct Pool {
     pub when_all_down: WhenAllDown,
     /// How a backend is dialled.
     pub connect: Connect,
-    /// What tells backends who the client is, on every connection and in checks. TCP only.
+    /// What tells backends who the client is, on every connection and in checks. With UDP version 2 only.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// Which datagrams carry the PROXY header.
+    pub proxy_datagrams: ProxyDatagrams,
+    /// Whether backends see the client's own address as the sender (IP_TRANSPARENT). Default no.
+    pub preserve_client_address: bool,
+    /// What becomes of connections and flows when their backend goes down.
+    pub on_down: OnDown,
+    /// How long they may go on when it was removed. `None`, the default: connections until they end, flows for 30 s.
+    pub removed_drain: Option<Duration>,
 }
 
 /// The form of a PROXY header.

@@ -113,6 +113,26 @@ reasons! {
     Unanswered = "unanswered", Backend, false;
     /// The backend left and its drain time passed.
     BackendRemoved = "backend-removed", Us, false;
+    /// The backend went down, and its pool says that what is open ends or goes elsewhere.
+    BackendDown = "backend-down", Backend, false;
+    /// A UDP flow had all the datagrams it may have.
+    FlowComplete = "flow-complete", Us, false;
+    /// A QUIC client's first datagrams were no ClientHello that anyone should answer.
+    BadInitial = "bad-initial", Client, true;
+    /// Not ends but datagrams, as all that follow: one was cut by the kernel.
+    DatagramTruncated = "datagram-truncated", Us, false;
+    /// The kernel had no room in a listening socket's queue.
+    DatagramOverflow = "datagram-overflow", Us, false;
+    /// Beyond packetsPerSecond or bytesPerSecond of the listener, a client or a flow.
+    DatagramRate = "datagram-rate", Us, false;
+    /// Beyond maxReplyRatio.
+    DatagramReplyRatio = "datagram-reply-ratio", Us, false;
+    /// The answer that came after the last one a flow may have.
+    DatagramSurplus = "datagram-surplus", Us, false;
+    /// The kernel did not take it for sending.
+    DatagramUnsent = "datagram-unsent", Us, false;
+    /// It came from one of our own listeners, or from an address nobody can answer.
+    DatagramBadSource = "datagram-bad-source", Client, false;
     /// The listener was removed.
     ListenerRemoved = "listener-removed", Us, false;
     /// The node is shutting down and its drain time passed.

@@ -74,6 +74,20 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/udp/unansweredTimeout", "5s"),
     ("/listeners/*/udp/maxFlows", "200000"),
     ("/listeners/*/udp/maxFlowsPerClient", "64"),
+    ("/listeners/*/udp/preset", "dns"),
+    ("/listeners/*/udp/maxRequests", "1"),
+    ("/listeners/*/udp/maxResponses", "1"),
+    ("/listeners/*/udp/perPacket", "true"),
+    ("/listeners/*/udp/maxReplyRatio", "10"),
+    ("/listeners/*/affinity/group", "ike"),
+    ("/listeners/*/affinity/key", "client"),
+    ("/listeners/*/affinity/ttl", "1h"),
+    ("/listeners/*/limits/packetsPerSecond", "100000"),
+    ("/listeners/*/limits/packetsPerSecondPerClient", "1000"),
+    ("/pools/*/proxyProtocol/datagrams", "first"),
+    ("/pools/*/preserveClientAddress", "true"),
+    ("/pools/*/onDown", "close"),
+    ("/pools/*/onRemoved/drain", "5m"),
     ("/listeners/*/accessLog/sample", "0.1"),
     ("/listeners/*/preamble", "postgres"),
     ("/pools/*/name", "app"),
@@ -260,7 +274,13 @@ fn base(pointer: &str) -> Value {
     if pointer.contains("/accessLog") {
         document["listeners"][0]["accessLog"] = json!({});
     }
-    if pointer.contains("/udp/") {
+    if pointer.contains("/proxyProtocol/datagrams") {
+        document["pools"][0]["proxyProtocol"] = json!({ "send": "v2" });
+    }
+    if pointer.contains("/affinity/") {
+        document["listeners"][0]["affinity"] = json!({ "group": "ike" });
+    }
+    if pointer.contains("/udp/") || pointer.contains("/packetsPerSecond") {
         document["listeners"][0]["protocol"] = json!("udp");
     }
     if pointer.contains("/healthCheck") {

@@ -12,6 +12,7 @@ use awe4lb_model::{
     WhenAllDown,
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
+use awe4lb_model::{Affinity, OnDown, ProxyDatagrams};
 use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*};
 
@@ -130,14 +131,20 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
     let timeouts = (millis(), option::of(millis()), millis(), option::of(millis())).prop_map(
         |(handshake, idle, half_close, lifetime)| TcpTimeouts { handshake, idle, half_close, lifetime },
     );
-    let udp = (millis(), millis(), 1u32.., 1u32..).prop_map(
-        |(idle_timeout, unanswered_timeout, max_flows, max_flows_per_client)| UdpSettings {
+    let counts = (option::of(1u32..), option::of(1u32..), option::of(1u32..), any::<bool>());
+    let udp = (millis(), millis(), 1u32.., 1u32.., counts).prop_map(
+        |(idle_timeout, unanswered_timeout, max_flows, max_flows_per_client, counts)| UdpSettings {
             idle_timeout,
             unanswered_timeout,
             max_flows,
             max_flows_per_client,
+            max_requests: counts.0,
+            max_responses: counts.1,
+            max_reply_ratio: counts.2,
+            quic: counts.3,
         },
     );
+    let affinity = (name(), millis()).prop_map(|(group, ttl)| Affinity { group, ttl });
     let head = (1u64.., name(), labels, vec(bind(), 1..4), any::<bool>());
     let from = (
         vec(prefix(), 0..3),
@@ -145,6 +152,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         limits(),
         option::of(0u32..=ACCESS_LOG_ALL),
         option::of(proptest::sample::select(vec![Preamble::Postgres, Preamble::Ldap])),
+        option::of(affinity),
     );
     (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
         |(
@@ -154,7 +162,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_connections,
             timeouts,
             udp,
-            (proxy_from, access, limits, access_log, preamble),
+            (proxy_from, access, limits, access_log, preamble, affinity),
         )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
@@ -171,6 +179,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 udp,
                 access_log,
                 preamble,
+                affinity,
             };
             PlacedListener { number: Number(number), rule_numbers, listener }
         },
@@ -194,7 +203,10 @@ fn access() -> impl Strategy<Value = Access> {
 fn limits() -> impl Strategy<Value = Limits> {
     let counts = (option::of(1u32..), option::of(1u32..), option::of(1u32..));
     let bytes = (option::of(1u64..), option::of(1u64..), option::of(1u64..));
-    (counts, bytes, 0u8..=32, 0u8..=128).prop_map(|(counts, bytes, v4, v6)| Limits {
+    let packets = (option::of(1u32..), option::of(1u32..));
+    (counts, bytes, packets, 0u8..=32, 0u8..=128).prop_map(|(counts, bytes, packets, v4, v6)| Limits {
+        packets_per_second: packets.0,
+        packets_per_second_per_client: packets.1,
         max_connections: None,
         max_connections_per_client: counts.0,
         new_connections_per_second: counts.1,
@@ -244,6 +256,8 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
     let connect = (millis(), 1u32..).prop_map(|(timeout, attempts)| Connect { timeout, attempts });
     let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5));
     let proxy = option::of(proptest::sample::select(vec![ProxyVersion::V1, ProxyVersion::V2]));
+    let on_down = proptest::sample::select(vec![OnDown::Auto, OnDown::Keep, OnDown::Close, OnDown::Rechoose]);
+    let proxy = (proxy, any::<bool>(), any::<bool>(), on_down, option::of(millis()));
     (head, tiers, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
         |(
             (number, name, balance, hash_on, backends),
@@ -252,7 +266,7 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
             outlier,
             any_when_down,
             connect,
-            proxy_protocol,
+            (proxy_protocol, by_first, preserve_client_address, on_down, removed_drain),
         )| {
             let (backend_numbers, backends) = backends.into_iter().unzip();
             let when_all_down = if any_when_down { WhenAllDown::Any } else { WhenAllDown::Reject };
@@ -268,6 +282,10 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
                 when_all_down,
                 connect,
                 proxy_protocol,
+                proxy_datagrams: if by_first { ProxyDatagrams::First } else { ProxyDatagrams::Every },
+                preserve_client_address,
+                on_down,
+                removed_drain,
             };
             PlacedPool { number: Number(number), backend_numbers, pool }
         },

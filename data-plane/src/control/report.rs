@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::hot::CounterSample;
 
 /// Entries in one message: keeps it below 64 KiB also with all reasons.
-const ENTRIES_A_MESSAGE: usize = 100;
+const ENTRIES_A_MESSAGE: usize = 80;
 /// After this long an unanswered report no longer holds back the next one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Reports kept for a late acknowledgement.
@@ -253,10 +253,10 @@ mod tests {
             })
             .collect();
         let messages = reporter.report(samples, v1::NodeGauges::default(), Instant::now(), true);
-        assert_eq!(messages.len(), 10);
+        assert_eq!(messages.len(), 12);
         assert!(messages.iter().all(|message| prost::Message::encoded_len(message) <= 128 * 1024));
         assert_eq!(messages.iter().filter(|message| message.r#final).count(), 1);
-        assert!(messages[9].r#final);
+        assert!(messages[11].r#final);
     }
 
     #[test]

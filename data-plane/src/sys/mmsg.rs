@@ -29,22 +29,25 @@ const CONTROL_BYTES: usize = 128;
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
+/// Room for an address of either family.
 #[repr(C)]
-union Name {
+pub(super) union Name {
     family: libc::sa_family_t,
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
-const EMPTY_NAME: Name = Name {
-    v6: libc::sockaddr_in6 {
-        sin6_family: 0,
-        sin6_port: 0,
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
-        sin6_scope_id: 0,
-    },
-};
+impl Name {
+    pub(super) const EMPTY: Self = Self {
+        v6: libc::sockaddr_in6 {
+            sin6_family: 0,
+            sin6_port: 0,
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+            sin6_scope_id: 0,
+        },
+    };
+}
 
 fn empty_header() -> libc::mmsghdr {
     // SAFETY: all-zero is a valid mmsghdr: null pointers with zero lengths.
@@ -58,7 +61,7 @@ pub struct Received {
     pub slot: u32,
     /// The sender; only with [`Source::Listener`].
     pub from: Option<SocketAddr>,
-    /// The address it was sent to; only where the socket asks for it ([`ask_for_local_address`]).
+    /// The address it was sent to; only where the socket asks for it ([`super::udp_options::ask_for_local_address`]).
     pub local: Option<IpAddr>,
     /// Bytes of payload.
     pub len: u32,
@@ -66,6 +69,9 @@ pub struct Received {
     pub segment: u32,
     /// The kernel cut it: more than a datagram can be, so it never happens unless the kernel breaks its word.
     pub truncated: bool,
+    /// Datagrams that found the socket's queue full since it was made; only where some did, and where the socket asks for
+    /// it.
+    pub overflow: Option<u32>,
 }
 
 /// What is known about the socket that is read.
@@ -94,7 +100,7 @@ impl Default for Batch {
             bytes: vec![0; SLOTS * SLOT_STRIDE],
             headers: (0..SLOTS).map(|_| empty_header()).collect(),
             iovecs: (0..SLOTS).map(|_| libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }).collect(),
-            names: (0..SLOTS).map(|_| EMPTY_NAME).collect(),
+            names: (0..SLOTS).map(|_| Name::EMPTY).collect(),
             controls: (0..SLOTS).map(|_| Control([0; CONTROL_BYTES])).collect(),
             used: 0,
         }
@@ -164,6 +170,7 @@ impl Batch {
             len,
             segment: len,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            overflow: None,
         };
         if header.msg_hdr.msg_namelen > 0 {
             received.from = read_name(&self.names[slot as usize]);
@@ -175,7 +182,7 @@ impl Batch {
     }
 }
 
-fn read_name(name: &Name) -> Option<SocketAddr> {
+pub(super) fn read_name(name: &Name) -> Option<SocketAddr> {
     // SAFETY: every variant starts with the family, and the union is always initialised to its full size.
     match i32::from(unsafe { name.family }) {
         libc::AF_INET => {
@@ -240,6 +247,9 @@ fn read_control(header: &libc::msghdr, received: &mut Received) {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     received.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    received.overflow = Some(data.cast::<u32>().read_unaligned());
+                }
                 _ => {}
             }
             control = libc::CMSG_NXTHDR(header, control);
@@ -303,7 +313,7 @@ impl Outbox {
         }
         if self.headers.len() < runs.len() {
             self.headers.resize_with(runs.len(), empty_header);
-            self.names.resize_with(runs.len(), || EMPTY_NAME);
+            self.names.resize_with(runs.len(), || Name::EMPTY);
             self.controls.resize_with(runs.len(), || Control([0; CONTROL_BYTES]));
         }
         let mut vector = 0;
@@ -355,6 +365,28 @@ pub fn send_one(socket: BorrowedFd<'_>, payload: &[u8]) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sends one datagram that is made of two parts; `to`: nobody when the socket is connected. Never blocks.
+pub fn send_parts(
+    socket: BorrowedFd<'_>,
+    to: Option<SocketAddr>,
+    head: &[u8],
+    payload: &[u8],
+) -> io::Result<()> {
+    let mut parts = [head, payload]
+        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    let mut header = empty_header().msg_hdr;
+    let mut name = to.map(write_name);
+    if let Some((name, length)) = &mut name {
+        header.msg_name = ptr::from_mut(name).cast();
+        header.msg_namelen = *length;
+    }
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = parts.len();
+    // SAFETY: the header points at locals and at the two slices, which outlive the call; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Writes the control messages of a run and gives their length.
 fn write_control(control: &mut Control, run: &Run) -> usize {
     let mut used = 0;
@@ -392,35 +424,6 @@ fn push_control<T: Copy>(control: &mut Control, used: usize, level: i32, kind: i
         libc::CMSG_DATA(at).cast::<T>().write_unaligned(value);
     }
     used + space
-}
-
-/// From now on the kernel tells which address a datagram was sent to: for sockets bound to every address.
-pub fn ask_for_local_address(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
-    if v6 {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
-    } else {
-        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO)
-    }
-}
-
-/// From now on the kernel hands over datagrams that arrived as one run as one, and says how long each is.
-pub fn ask_for_runs(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SOL_UDP, libc::UDP_GRO)
-}
-
-fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the pointer and the length are of one integer.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

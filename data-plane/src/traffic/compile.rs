@@ -6,9 +6,14 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use awe4lb_engine::route::{NameTable, PrefixSet, RuleTable, Tables};
+use awe4lb_engine::{
+    affinity::AffinityTable,
+    flows::FlowQuota,
+    route::{NameTable, PrefixSet, RuleTable, Tables},
+};
 use awe4lb_model::{
-    BindAddress, BindHost, Name, Preamble, Protocol, RuleAction, TcpTimeouts, TlsMode, UdpSettings,
+    BindAddress, BindHost, ClientPrefix, Name, Preamble, Protocol, RuleAction, TcpTimeouts, TlsMode,
+    UdpSettings,
     placed::{NodeConfig, Number, PlacedListener, PlacedPool, ResourceId, ResourceKind},
 };
 use rustls::ServerConfig;
@@ -18,7 +23,6 @@ use super::{
     lookups::Lookups,
     pool::{PoolState, Shared},
     tls,
-    udp::FlowLimits,
 };
 use crate::control::hot::Problem;
 
@@ -36,6 +40,7 @@ pub(super) struct Snapshot {
     pub(super) sockets: BTreeMap<SocketKey, Arc<ListenerRun>>,
     pub(super) pools: BTreeMap<Number, Arc<PoolState>>,
     lookups: Lookups,
+    groups: BTreeMap<Name, Arc<AffinityTable>>,
 }
 
 /// A listener that runs.
@@ -61,7 +66,11 @@ pub(super) struct ListenerRun {
     /// Open client connections, over all workers; the same cell from configuration to configuration.
     pub(super) open: Arc<AtomicU32>,
     /// Open flows, likewise.
-    pub(super) flows: Arc<FlowLimits>,
+    pub(super) flows: Arc<FlowQuota>,
+    /// What counts as one client of flows.
+    pub(super) client_prefix: ClientPrefix,
+    /// The clients of its group, and how long they are remembered in milliseconds.
+    pub(super) affinity: Option<(Arc<AffinityTable>, u64)>,
 }
 
 impl ListenerRun {
@@ -119,8 +128,12 @@ pub(super) fn compile(
         by_name.insert(placed.pool.name.clone(), state.clone());
         snapshot.pools.insert(placed.number, state);
     }
+    for affinity in config.listeners.iter().filter_map(|placed| placed.listener.affinity.as_ref()) {
+        let group = before.groups.get(&affinity.group).cloned().unwrap_or_default();
+        snapshot.groups.entry(affinity.group.clone()).or_insert(group);
+    }
     for placed in &config.listeners {
-        match listener(placed, before, &by_name, &keys, &snapshot.lookups.tables) {
+        match listener(placed, before, &by_name, &keys, &snapshot) {
             Ok(run) => {
                 let run = Arc::new(run);
                 for bind in &placed.listener.bind {
@@ -149,9 +162,10 @@ fn listener(
     before: &Snapshot,
     pools: &HashMap<Name, Arc<PoolState>>,
     keys: &HashMap<Name, Arc<rustls::sign::CertifiedKey>>,
-    tables: &Tables,
+    snapshot: &Snapshot,
 ) -> Result<ListenerRun, String> {
     let listener = &placed.listener;
+    let tables: &Tables = &snapshot.lookups.tables;
     let pool = |name: &Name| pools.get(name).cloned().ok_or_else(|| format!("there is no pool {name:?}"));
     let mut rules = Vec::with_capacity(listener.rules.len());
     for (number, rule) in placed.rule_numbers.iter().zip(&listener.rules) {
@@ -199,6 +213,11 @@ fn listener(
             before.listeners.get(&placed.number).and_then(|old| old.gate.as_deref()),
         ),
         udp: listener.udp,
+        client_prefix: listener.limits.client_prefix,
+        affinity: listener.affinity.as_ref().and_then(|affinity| {
+            let ttl = u64::try_from(affinity.ttl.as_millis()).unwrap_or(u64::MAX);
+            Some((snapshot.groups.get(&affinity.group)?.clone(), ttl))
+        }),
         open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),
         flows: before.listeners.get(&placed.number).map(|old| old.flows.clone()).unwrap_or_default(),
     })

@@ -44,7 +44,7 @@ pub(super) async fn serve(
 ) {
     let _here = worker.open();
     let _open = Open::new(&listener.counters);
-    let entry = worker.journal().begin(worker.timers().now(), client_address, listener.run.number.0);
+    let entry = worker.journal().begin(worker.timers().now(), client_address, listener.run.number.0, false);
     let ending = Ending::new(listener.counters.clone()).noted(&worker, &entry, listener.run.access_log);
     let Some(_place) = Place::take(&listener.run.open, listener.run.max_connections) else {
         return ending.because(EndReason::ListenerFull);
@@ -165,8 +165,12 @@ async fn route(
     let _pool_open = Open::new(&pool.counters);
     ending.also(&pool.counters);
     ending.note(|entry| entry.pool.set(pool.state.number()));
-    let hashable =
-        Hashable { client: client.address, server_name: name, listener: listener.run.name.as_str() };
+    let hashable = Hashable {
+        client: client.address,
+        server_name: name,
+        listener: listener.run.name.as_str(),
+        preferred: None,
+    };
     let path = Path { worker, client, listener, rule, pool: &pool, hashable, ending, guard };
     match (run.terminate, &listener.run.tls) {
         (true, Some(config)) => {
@@ -425,7 +429,7 @@ pub(super) struct Ending {
     noted: Option<Noted>,
 }
 
-/// Where a TCP connection is noted, and of how many of a million the access log tells.
+/// Where a connection or flow is noted, and of how many of a million the access log tells.
 struct Noted {
     worker: Rc<Worker>,
     entry: Rc<Entry>,
@@ -437,18 +441,18 @@ impl Ending {
         Self { reason: Cell::new(EndReason::Shutdown), listener, others: Default::default(), noted: None }
     }
 
-    fn noted(mut self, worker: &Rc<Worker>, entry: &Rc<Entry>, access_log: Option<u32>) -> Self {
+    pub(super) fn noted(mut self, worker: &Rc<Worker>, entry: &Rc<Entry>, access_log: Option<u32>) -> Self {
         self.noted = Some(Noted { worker: worker.clone(), entry: entry.clone(), access_log });
         self
     }
 
-    fn note(&self, note: impl FnOnce(&Entry)) {
+    pub(super) fn note(&self, note: impl FnOnce(&Entry)) {
         if let Some(noted) = &self.noted {
             note(&noted.entry);
         }
     }
 
-    fn entry(&self) -> Option<Rc<Entry>> {
+    pub(super) fn entry(&self) -> Option<Rc<Entry>> {
         self.noted.as_ref().map(|noted| noted.entry.clone())
     }
 

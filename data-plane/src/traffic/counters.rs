@@ -67,6 +67,13 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// Datagrams that went nowhere.
+    pub(super) fn dropped(&self, datagrams: u64, why: EndReason) {
+        self.ends[why.as_index()].add(datagrams);
+    }
+}
+
 /// A connection or flow that is open here; ends when it is dropped, on whatever way.
 pub(super) struct Open(Arc<Counters>);
 

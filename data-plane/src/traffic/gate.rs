@@ -12,7 +12,7 @@ use awe4lb_model::{EndReason, Listener};
 use super::{
     counters::Counters,
     journal::Entry,
-    limits::{Limiter, Permit, Shaper},
+    limits::{Limiter, Permit, Policer, Shaper},
     local::LocalListener,
     worker::Worker,
 };
@@ -27,6 +27,19 @@ pub(super) struct Gate {
 pub(super) struct Admitted {
     _permit: Option<Permit>,
     shaper: Option<Shaper>,
+}
+
+/// A client's flow that was let in.
+pub(super) struct AdmittedFlow {
+    _permit: Option<Permit>,
+    policer: Option<Policer>,
+}
+
+impl AdmittedFlow {
+    /// Whether so much may pass now, in either direction.
+    pub(super) fn allows(&self, datagrams: u32, bytes: u32, now_ms: u64) -> bool {
+        self.policer.as_ref().is_none_or(|policer| policer.allows(datagrams.into(), bytes.into(), now_ms))
+    }
 }
 
 impl Gate {
@@ -84,6 +97,21 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// As [`Self::enter`], for a flow of datagrams.
+    pub(super) fn enter_flow(
+        &self,
+        client: IpAddr,
+        now_ms: u64,
+    ) -> Result<Option<Box<AdmittedFlow>>, EndReason> {
+        let Some(limiter) = &self.limiter else { return Ok(None) };
+        let permit = limiter.admit(client, now_ms)?;
+        let policer = limiter.policer(permit.as_ref());
+        let has_any = permit.is_some() || policer.is_some();
+        Ok(has_any.then(|| Box::new(AdmittedFlow { _permit: permit, policer })))
+    }
+}
+
 /// Watches over a connection while its bytes flow.
 pub(super) struct Guard<'a> {
     worker: &'a Worker,
@@ -134,8 +162,8 @@ impl<'a> Guard<'a> {
             return None;
         }
         self.seen.set(now);
-        if self.entry.is_closing.get() {
-            return Some(EndReason::AdminClosed);
+        if let Some(reason) = self.entry.closing.get() {
+            return Some(reason);
         }
         self.worker
             .denies_existing(self.listener.run.number, self.entry.client.get().ip())

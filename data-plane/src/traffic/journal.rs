@@ -13,6 +13,7 @@ use std::{
 use awe4lb_model::EndReason;
 use slab::Slab;
 
+use super::departures::Due;
 use crate::control::hot::{ConnectionFilter, ConnectionRecord, ConnectionState};
 
 /// Ended connections that a worker remembers.
@@ -50,8 +51,10 @@ pub(super) struct Entry {
     ended: Cell<u64>,
     reason: Cell<Option<EndReason>>,
     pub(super) state: Cell<ConnectionState>,
-    /// Somebody wants it to end.
-    pub(super) is_closing: Cell<bool>,
+    /// It is to end, and why.
+    pub(super) closing: Cell<Option<EndReason>>,
+    /// A flow of UDP.
+    is_flow: bool,
 }
 
 impl Journal {
@@ -60,7 +63,7 @@ impl Journal {
     }
 
     /// A connection begins.
-    pub(super) fn begin(&self, now: u64, peer: SocketAddr, listener: u64) -> Rc<Entry> {
+    pub(super) fn begin(&self, now: u64, peer: SocketAddr, listener: u64, is_flow: bool) -> Rc<Entry> {
         let mut open = self.open.borrow_mut();
         let place = open.vacant_entry();
         let number = self.next.get();
@@ -83,7 +86,8 @@ impl Journal {
             ended: Cell::new(0),
             reason: Cell::new(None),
             state: Cell::new(ConnectionState::Routing),
-            is_closing: Cell::new(false),
+            closing: Cell::new(None),
+            is_flow,
         });
         place.insert(entry.clone());
         entry
@@ -124,8 +128,25 @@ impl Journal {
             .map(|(_, entry)| entry)
             .filter(fits)
             .take(filter.limit)
-            .map(|entry| entry.is_closing.set(true))
+            .map(|entry| entry.closing.set(Some(EndReason::AdminClosed)))
             .count()
+    }
+
+    /// Those at backends that leave are to end; how many.
+    pub(super) fn depart(&self, due: &[Due]) -> usize {
+        let open = self.open.borrow();
+        let mut count = 0;
+        for (_, entry) in open.iter() {
+            let backend = entry.backend.get();
+            let fits = |due: &&Due| {
+                due.backend == backend && due.is_flow == entry.is_flow && entry.accepted <= due.since
+            };
+            if let Some(due) = due.iter().find(fits) {
+                entry.closing.set(Some(due.reason));
+                count += 1;
+            }
+        }
+        count
     }
 
     pub(super) fn record(&self, entry: &Entry, now: u64) -> ConnectionRecord {
@@ -173,7 +194,7 @@ mod tests {
     fn open_ones_are_listed_until_they_end_and_the_last_ended_ones_after_that() {
         let journal = Journal::new(3);
         let from = |port| SocketAddr::from(([192, 0, 2, 7], port));
-        let (first, second) = (journal.begin(10, from(1), 1), journal.begin(20, from(2), 1));
+        let (first, second) = (journal.begin(10, from(1), 1, false), journal.begin(20, from(2), 1, false));
         let ids =
             |ended| journal.list(50, &filter(ended)).iter().map(|one| one.client.port()).collect::<Vec<_>>();
         assert_eq!(ids(false), [2, 1]);
@@ -185,14 +206,14 @@ mod tests {
             ConnectionFilter { client: Some("198.51.100.0/24".parse().expect("a prefix")), ..filter(false) };
         assert_eq!(journal.close(50, &other), 0);
         assert_eq!(journal.close(50, &filter(false)), 1);
-        assert!(second.is_closing.get() && !first.is_closing.get());
+        assert!(second.closing.get().is_some() && first.closing.get().is_none());
     }
 
     #[test]
     fn the_recorder_forgets_the_oldest() {
         let journal = Journal::new(0);
         for port in 0..u16::try_from(REMEMBERED + 5).expect("a port") {
-            let entry = journal.begin(0, ([192, 0, 2, 7], port).into(), 1);
+            let entry = journal.begin(0, ([192, 0, 2, 7], port).into(), 1, false);
             journal.end(&entry, 1, EndReason::Finished);
         }
         let all = journal.list(1, &ConnectionFilter { limit: usize::MAX, ..filter(true) });

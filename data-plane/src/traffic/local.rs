@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use awe4lb_engine::{
     balance::{NoCandidate, Request, Turns},
     route::{self, NameTable},
 };
-use awe4lb_model::{Balance, EndReason, HashOn, Name, placed::Number};
+use awe4lb_model::{Balance, EndReason, HashOn, Name, Protocol, placed::Number};
 use rand::{RngCore, rngs::SmallRng};
 
 use super::{
@@ -65,6 +65,8 @@ pub(super) struct Hashable<'a> {
     pub(super) client: SocketAddr,
     pub(super) server_name: Option<&'a str>,
     pub(super) listener: &'a str,
+    /// Where the client belongs, by the seed of the backend's name, if that is remembered.
+    pub(super) preferred: Option<u64>,
 }
 
 /// A chosen backend with a place taken.
@@ -143,6 +145,20 @@ impl LocalSnapshot {
     }
 }
 
+impl LocalSnapshot {
+    /// Whether datagrams to this address would come back in: it is one that we listen on ourselves. `local`: an address
+    /// of this host.
+    pub(super) fn listens_on(&self, address: SocketAddr, local: IpAddr) -> bool {
+        let has = |ip: IpAddr| {
+            let address = SocketAddr::new(ip, address.port());
+            self.sockets.contains_key(&SocketKey { protocol: Protocol::Udp, address })
+        };
+        let ip = address.ip();
+        let any = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        has(ip) || ((ip == local || ip.is_loopback()) && has(any))
+    }
+}
+
 impl LocalRule {
     /// Which pool; `None`: reject.
     pub(super) fn target(
@@ -214,6 +230,14 @@ impl LocalPool {
             Balance::Ewma => members.list.get(index).map_or(0, |member| member.cost(now)),
             _ => members.list.get(index).map_or(0, |member| u64::from(member.active()) + 1),
         };
+        if let Some(index) = hashable.preferred.and_then(|seed| members.view.usable_place_of(seed))
+            && !tried.contains(&(index as u32))
+            && let Some(permit) = members.list.get(index).and_then(|member| member.reserve())
+            && let Some(counters) = counters.get(index)
+        {
+            let (index, counters) = (index as u32, counters.clone());
+            return Ok(Chosen { index, permit, counters, members: members.clone() });
+        }
         loop {
             let request = Request {
                 balance: pool.balance,
@@ -292,7 +316,7 @@ pub(super) struct Tally {
     pub(super) rule: Arc<Counters>,
     pub(super) pool: Arc<Counters>,
     pub(super) backend: Arc<Counters>,
-    /// Of a TCP connection.
+    /// In the journal.
     pub(super) entry: Option<Rc<Entry>>,
 }
 

@@ -9,6 +9,7 @@ mod compile;
 mod connection;
 mod counters;
 mod deadlines;
+mod departures;
 mod dial;
 mod executor;
 mod gate;
@@ -16,6 +17,7 @@ mod journal;
 mod limits;
 mod local;
 mod lookups;
+mod pace;
 mod pool;
 mod preamble;
 pub(crate) mod proxy;
@@ -110,11 +112,19 @@ impl Traffic {
     pub fn start(options: TrafficOptions) -> io::Result<Arc<Self>> {
         let start = Instant::now();
         let live: Arc<ArcSwap<Snapshot>> = Arc::default();
-        let pools =
-            Arc::new(pool::Shared { start, changed: Notify::new(), next_return: AtomicU64::new(u64::MAX) });
+        let pools = Arc::new(pool::Shared {
+            start,
+            changed: Notify::new(),
+            next_return: AtomicU64::new(u64::MAX),
+            departures: Arc::default(),
+        });
         let workers = (0..options.threads.max(1))
             .map(|index| {
-                let shared = Arc::new(WorkerShared { counters: Default::default(), open: AtomicU64::new(0) });
+                let shared = Arc::new(WorkerShared {
+                    counters: Default::default(),
+                    open: AtomicU64::new(0),
+                    departures: pools.departures.clone(),
+                });
                 let (commands, receiver) = mpsc::channel(64);
                 // One of them lets ejected backends back in.
                 let returns = (index == 0).then(|| (live.clone(), pools.clone()));
@@ -194,7 +204,12 @@ impl DataPath for Traffic {
             state.configure(placed);
         }
         let snapshot = Arc::new(compiled.snapshot);
-        self.live.store(snapshot.clone());
+        let before = self.live.swap(snapshot.clone());
+        for (number, pool) in &before.pools {
+            if !snapshot.pools.contains_key(number) {
+                pool.remove();
+            }
+        }
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) =
             snapshot.sockets.keys().copied().collect();
 

@@ -18,11 +18,12 @@ use awe4lb_engine::{
     health::{Health, Passive, may_eject},
 };
 use awe4lb_model::{
-    BackendHost, Balance, WhenAllDown,
+    BackendHost, Balance, EndReason, OnDown, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use tokio::sync::Notify;
 
+use super::departures::{Departure, Departures};
 use crate::control::hot::{AdminState, MemberView, PoolHandle};
 
 /// A pool that runs.
@@ -40,7 +41,11 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// When the next ejection ends, in milliseconds of the clock; `u64::MAX`: none.
     pub(super) next_return: AtomicU64,
+    pub(super) departures: Arc<Departures>,
 }
+
+/// How long flows stay at a backend that was removed, unless its pool says otherwise.
+const FLOW_DRAIN: Duration = Duration::from_secs(30);
 
 /// What a connection chooses from.
 pub(super) struct Members {
@@ -67,6 +72,8 @@ pub(super) struct Member {
     failures: AtomicU32,
     /// How long it takes to connect, for balancing by `ewma` alone: [`PeakEwma`] of the node's clock.
     latency: AtomicU64,
+    /// From when on flows are to go elsewhere, in milliseconds of the clock; `u64::MAX`: they stay.
+    flows_leave: AtomicU64,
 }
 
 /// On a cache line of its own: every worker writes it.
@@ -91,6 +98,8 @@ struct Entry {
     passive: Passive,
     /// When it became usable; `None`: it is not.
     usable_since: Option<u64>,
+    /// Down or in maintenance, when that was last noted.
+    was_gone: bool,
 }
 
 /// A place at a backend, taken when it was chosen; given back when dropped.
@@ -111,6 +120,13 @@ impl Drop for Permit {
 impl Member {
     pub(super) fn active(&self) -> u32 {
         self.active.0.load(Relaxed)
+    }
+
+    /// Whether a flow is to go elsewhere.
+    pub(super) fn is_left_by_flow(&self, begun: u64, now: u64) -> bool {
+        let since = self.flows_leave.load(Relaxed);
+        // One that came although the backend was gone already has nowhere better to go.
+        since <= now && begun <= since
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -166,11 +182,70 @@ impl PoolState {
     /// A newer configuration of the same pool: backends that stay keep their health, counts and connections.
     pub(super) fn configure(&self, placed: Arc<PlacedPool>) {
         let mut book = self.book();
-        book.entries = entries(&placed, &book.entries);
+        let before = std::mem::take(&mut book.entries);
+        book.entries = entries(&placed, &before);
+        for old in &before {
+            // One whose address changed keeps its number, but is another place.
+            if !book.entries.iter().any(|entry| Arc::ptr_eq(&entry.member, &old.member)) {
+                let stays = book.entries.iter().any(|entry| entry.member.number == old.member.number);
+                self.part_with(&old.member, placed.pool.removed_drain, stays);
+            }
+        }
         book.placed = placed;
         book.held = None;
         book.let_back(self.now());
         self.publish(&mut book);
+    }
+
+    /// The pool is gone, and all its backends with it.
+    pub(super) fn remove(&self) {
+        let book = self.book();
+        for entry in &book.entries {
+            self.part_with(&entry.member, book.placed.pool.removed_drain, false);
+        }
+    }
+
+    /// Whether this member is not among the pool's any more.
+    pub(super) fn has_no(&self, member: &Arc<Member>) -> bool {
+        !self.cell.load().list.iter().any(|one| Arc::ptr_eq(one, member))
+    }
+
+    /// `renewed`: a member of the same number took its place, so that only flows can be told from its own.
+    fn part_with(&self, member: &Member, drain: Option<Duration>, renewed: bool) {
+        let now = self.now();
+        let after = |time: Duration| now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let flows = after(drain.unwrap_or(FLOW_DRAIN));
+        member.flows_leave.store(flows, Relaxed);
+        if !renewed {
+            let departure = Departure {
+                reason: EndReason::BackendRemoved,
+                connections: drain.map(after),
+                flows: Some(flows),
+            };
+            self.shared.departures.note(member.number.0, departure, now);
+        }
+    }
+
+    /// Tells what is open at members that went down or came back.
+    fn note_gone(&self, book: &mut Book, now: u64) {
+        let on_down = book.placed.pool.on_down;
+        for entry in &mut book.entries {
+            let is_gone = entry.is_gone();
+            if is_gone == entry.was_gone {
+                continue;
+            }
+            entry.was_gone = is_gone;
+            let flows = (is_gone && on_down != OnDown::Keep).then_some(now);
+            let connections = (is_gone && matches!(on_down, OnDown::Close | OnDown::Rechoose)).then_some(now);
+            entry.member.flows_leave.store(flows.unwrap_or(u64::MAX), Relaxed);
+            let number = entry.member.number.0;
+            if flows.is_some() {
+                let departure = Departure { reason: EndReason::BackendDown, connections, flows };
+                self.shared.departures.note(number, departure, now);
+            } else {
+                self.shared.departures.forget(number);
+            }
+        }
     }
 
     /// A dial succeeded, and took so long where that is known.
@@ -230,6 +305,7 @@ impl PoolState {
 
     fn publish(&self, book: &mut Book) {
         let now = self.now();
+        self.note_gone(book, now);
         book.note_usable(now);
         if let Some(step) = book.next_step(now) {
             self.shared.next_return.fetch_min(step, Relaxed);
@@ -392,6 +468,13 @@ impl Entry {
         }
     }
 
+    /// Whether what is open here has nobody to talk to, as far as that is known.
+    fn is_gone(&self) -> bool {
+        self.admin == AdminState::Maintenance
+            || self.advice.admin == Some(AgentAdmin::Maint)
+            || self.health == Health::Down
+    }
+
     /// Three facts: admin state, health (unknown is usable), and whether there is an address.
     fn usable(&self, now: u64) -> bool {
         self.admin == AdminState::Ready
@@ -427,6 +510,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     advice: old.advice,
                     passive: old.passive,
                     usable_since: old.usable_since,
+                    was_gone: old.was_gone,
                 };
             }
             let addresses = fixed.map(|ip| vec![ip]).unwrap_or_default();
@@ -440,6 +524,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                     active: Active(AtomicU32::new(0)),
                     failures: AtomicU32::new(0),
                     latency: AtomicU64::new(0),
+                    flows_leave: AtomicU64::new(u64::MAX),
                 }),
                 health: Health::Unknown,
                 reason: String::new(),
@@ -447,6 +532,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
                 advice: Advice::default(),
                 passive: Passive::default(),
                 usable_since: None,
+                was_gone: false,
             }
         })
         .collect()

@@ -24,6 +24,8 @@ pub(super) struct Reactor {
     events: RefCell<Vec<epoll::Event>>,
     slots: RefCell<Slab<Slot>>,
     generation: Cell<u32>,
+    /// Events of connections, and of those that are to be accepted.
+    connection_events: Cell<u64>,
 }
 
 struct Slot {
@@ -31,6 +33,8 @@ struct Slot {
     generation: u32,
     ready: Ready,
     waker: Option<Waker>,
+    /// Whether its events are of a connection, or of one that is to be accepted.
+    is_of_connection: bool,
     /// Instead of a waker: where its events are listed, and as what.
     listed: Option<(Rc<ReadyList>, u64)>,
 }
@@ -93,6 +97,7 @@ impl Reactor {
             events: RefCell::new(Vec::with_capacity(BATCH)),
             slots: RefCell::new(Slab::new()),
             generation: Cell::new(0),
+            connection_events: Cell::new(0),
         }))
     }
 
@@ -141,7 +146,9 @@ impl Reactor {
     ) -> io::Result<Token> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let place = self.slots.borrow_mut().insert(Slot { generation, ready, waker: None, listed });
+        let is_of_connection = flags.contains(EventFlags::OUT) || !flags.contains(EventFlags::ET);
+        let slot = Slot { generation, ready, waker: None, is_of_connection, listed };
+        let place = self.slots.borrow_mut().insert(slot);
         if let Err(error) = epoll::add(&self.epoll, fd, data(generation, place), flags) {
             self.slots.borrow_mut().remove(place);
             return Err(error.into());
@@ -217,6 +224,7 @@ impl Reactor {
 
     /// Wakes whom the events of the last [`Self::wait`] concern.
     pub(super) fn dispatch(&self) {
+        let mut connection_events = self.connection_events.get();
         for event in self.events.borrow_mut().drain(..) {
             let (data, flags) = (event.data.u64(), event.flags);
             let mut slots = self.slots.borrow_mut();
@@ -236,13 +244,22 @@ impl Reactor {
                     list.push(*tag);
                     list.take_waker()
                 }
-                None => slot.waker.take(),
+                None => {
+                    connection_events += u64::from(slot.is_of_connection);
+                    slot.waker.take()
+                }
             };
             drop(slots);
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
+        self.connection_events.set(connection_events);
+    }
+
+    /// Events so far of connections, and of those that are to be accepted.
+    pub(super) fn connection_events(&self) -> u64 {
+        self.connection_events.get()
     }
 }
 

@@ -27,9 +27,11 @@ use super::{
     compile::{Snapshot, SocketKey},
     connection,
     counters::{CounterTable, Open},
+    departures::Departures,
     executor,
     journal::{Entry, Journal},
     local::{LocalListener, LocalSnapshot},
+    pace::Pace,
     reactor::{Reactor, Token},
     splice::Pipes,
     timers::Timers,
@@ -41,6 +43,9 @@ const SCRATCH: usize = 64 * 1024;
 
 /// Sockets whose tasks are woken in one tick when access rules change.
 const WOKEN_A_TICK: usize = 512;
+
+/// How often a worker looks whether backends have left, and what it is busy with.
+const LOOK_FOR_DEPARTED: Duration = Duration::from_millis(200);
 
 /// What the control half tells a worker.
 pub(super) enum Command {
@@ -61,6 +66,7 @@ pub(super) struct WorkerShared {
     pub(super) counters: CounterTable,
     /// Open connections and flows.
     pub(super) open: AtomicU64,
+    pub(super) departures: Arc<Departures>,
 }
 
 /// One worker, on its own thread.
@@ -80,6 +86,7 @@ pub(super) struct Worker {
     access_state: Cell<u32>,
     journal: Journal,
     access_log: Option<AccessLogSink>,
+    pace: Pace,
 }
 
 /// A socket where traffic comes in, and the task that takes it.
@@ -135,6 +142,7 @@ pub(super) fn run(
         access_state: Cell::new(0),
         journal: Journal::new(u32::try_from(index).unwrap_or(u32::MAX)),
         access_log,
+        pace: Pace::default(),
     });
     // The end of `commands` says that the worker has ended, so it comes after that of everything open.
     let obedience = obey(&worker, &mut commands);
@@ -143,8 +151,21 @@ pub(super) fn run(
         tokio::select! {
             ended = clock => ended,
             () = obedience => Ok(()),
+            () = look_around(&worker) => Ok(()),
         }
     })?
+}
+
+/// Ends what is open at backends that leave, when its time has come.
+async fn look_around(worker: &Rc<Worker>) {
+    loop {
+        worker.timers.sleep(LOOK_FOR_DEPARTED).await;
+        worker.pace.look(worker.reactor.connection_events());
+        let due = worker.shared.departures.due(worker.timers.now());
+        if !due.is_empty() && worker.journal.depart(&due) > 0 {
+            worker.look_again();
+        }
+    }
 }
 
 /// Until told to stop, or until nobody is left to tell.
@@ -196,6 +217,11 @@ impl Worker {
     /// Likewise.
     pub(super) fn udp_scratch(&self) -> RefMut<'_, udp::Scratch> {
         self.udp_scratch.get_or_init(RefCell::default).borrow_mut()
+    }
+
+    /// So many messages of UDP clients were taken at once.
+    pub(super) fn took_datagrams(&self, count: usize) {
+        self.pace.took(count);
     }
 
     /// False once the node is going.
@@ -282,6 +308,11 @@ impl Worker {
     /// Changes when open connections are to ask [`Self::denies_existing`].
     pub(super) fn access_state(&self) -> u32 {
         self.access_state.get()
+    }
+
+    /// Whether what is sent there comes back to us.
+    pub(super) fn listens_on(&self, address: SocketAddr, local: IpAddr) -> bool {
+        self.local.borrow().listens_on(address, local)
     }
 
     /// Whether the rules of the listener, as they are now, end an open connection of this client.

@@ -163,6 +163,16 @@ impl View {
         self.order.len()
     }
 
+    /// Where the member of this [`seed`] is, if it may be picked.
+    pub fn usable_place_of(&self, seed: u64) -> Option<usize> {
+        self.order.iter().map(|index| *index as usize).find(|index| self.members[*index].seed == seed)
+    }
+
+    /// The [`seed`] of a member.
+    pub fn seed_of(&self, index: usize) -> Option<u64> {
+        self.members.get(index).map(|member| member.seed)
+    }
+
     /// The priority of the tier in use.
     pub fn leading_priority(&self) -> Option<u32> {
         let first = self.tiers.first()?;

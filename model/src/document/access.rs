@@ -58,6 +58,8 @@ pub(super) fn limits(node: Option<&Node>) -> Limits {
         max_connections_per_client: count("maxConnectionsPerClient"),
         new_connections_per_second: count("newConnectionsPerSecond"),
         new_per_client_per_second: count("newPerClientPerSecond"),
+        packets_per_second: count("packetsPerSecond"),
+        packets_per_second_per_client: count("packetsPerSecondPerClient"),
         bytes_per_second: bytes("bytesPerSecond"),
         bytes_per_second_per_client: bytes("bytesPerSecondPerClient"),
         bytes_per_second_per_connection: bytes("bytesPerSecondPerConnection"),

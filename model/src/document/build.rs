@@ -11,12 +11,13 @@ use super::{
     lists::addresses,
     scalars,
     tree::{Node, NodeKind},
+    udp,
     violation::{Path, Violation},
 };
 use crate::{
     ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion,
-    Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion, Rule, RuleAction, SniPattern,
-    SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, WhenAllDown,
+    Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams, ProxyVersion, Rule,
+    RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -88,30 +89,9 @@ pub(super) fn listener(
         }
         tls_settings(tls, &path, found)
     });
-    for (field, wanted) in [
-        ("udp", Protocol::Udp),
-        ("timeouts", Protocol::Tcp),
-        ("limits", Protocol::Tcp),
-        ("proxyProtocol", Protocol::Tcp),
-        ("accessLog", Protocol::Tcp),
-        ("preamble", Protocol::Tcp),
-        ("access", Protocol::Tcp),
-    ] {
-        if let Some(value) = node.field(field)
-            && protocol != wanted
-        {
-            let other = if wanted == Protocol::Udp { "UDP" } else { "TCP" };
-            found.error(
-                &Path::Field(path, field),
-                value,
-                "conflict",
-                format!("{field:?} is for {other} listeners"),
-            );
-        }
-    }
-    let rules = rules(node.field("rules")?, protocol, tls.is_some(), &Path::Field(path, "rules"), found);
+    udp::check_transport(node, protocol, path, found);
+    let rules = rules(node.field("rules")?, tls.is_some(), &Path::Field(path, "rules"), found);
     let timeouts = node.field("timeouts");
-    let udp = node.field("udp");
     let idle = timeouts.and_then(|node| duration_limit(node, "idle")).or(defaults.idle_timeout);
     let lifetime = timeouts.and_then(|node| duration_limit(node, "lifetime")).or(defaults.lifetime);
     Some(Listener {
@@ -141,14 +121,8 @@ pub(super) fn listener(
                 .unwrap_or(60 * SECOND),
             lifetime: lifetime.unwrap_or(None),
         },
-        udp: UdpSettings {
-            idle_timeout: udp.and_then(|node| duration(node, "idleTimeout")).unwrap_or(60 * SECOND),
-            unanswered_timeout: udp
-                .and_then(|node| duration(node, "unansweredTimeout"))
-                .unwrap_or(10 * SECOND),
-            max_flows: udp.and_then(|node| number(node, "maxFlows")).unwrap_or(65_536),
-            max_flows_per_client: udp.and_then(|node| number(node, "maxFlowsPerClient")).unwrap_or(1024),
-        },
+        udp: udp::settings(node.field("udp"), path, found),
+        affinity: node.field("affinity").and_then(udp::affinity),
         access_log: node.field("accessLog").map(access_log),
     })
 }
@@ -184,7 +158,7 @@ fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<Tl
     })
 }
 
-fn rules(node: &Node, protocol: Protocol, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Vec<Rule> {
+fn rules(node: &Node, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Vec<Rule> {
     if node.items().is_empty() {
         found.error(path, node, "empty", "a listener needs at least one rule");
     }
@@ -193,7 +167,7 @@ fn rules(node: &Node, protocol: Protocol, has_tls: bool, path: &Path<'_>, found:
     let mut rules = Vec::with_capacity(node.items().len());
     for (index, item) in node.items().iter().enumerate() {
         let here = Path::Index(path, index);
-        let Some(rule) = rule(item, protocol, has_tls, &here, found) else { continue };
+        let Some(rule) = rule(item, has_tls, &here, found) else { continue };
         if let Some(first) = seen.insert(rule.name.clone(), index) {
             found.error(&here, item, "duplicate-name", format!("rule {first} is called {:?} too", rule.name));
         }
@@ -209,17 +183,8 @@ fn rules(node: &Node, protocol: Protocol, has_tls: bool, path: &Path<'_>, found:
     rules
 }
 
-fn rule(
-    node: &Node,
-    protocol: Protocol,
-    has_tls: bool,
-    path: &Path<'_>,
-    found: &mut Findings,
-) -> Option<Rule> {
+fn rule(node: &Node, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Option<Rule> {
     let matches = node.field("match").map(conditions).unwrap_or_default();
-    if protocol == Protocol::Udp && matches.needs_client_hello() {
-        found.error(path, node, "conflict", "a UDP listener cannot match by what a TLS client says first");
-    }
     if matches.depth() > MAX_MATCH_DEPTH {
         let detail = format!("conditions are at most {MAX_MATCH_DEPTH} levels deep");
         found.error(&Path::Field(path, "match"), node, "too-deep", detail);
@@ -425,6 +390,18 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
             Some(_) => Some(ProxyVersion::V2),
             None => None,
         },
+        proxy_datagrams: match node.field("proxyProtocol").and_then(|node| text(node, "datagrams")) {
+            Some("first") => ProxyDatagrams::First,
+            _ => ProxyDatagrams::Every,
+        },
+        preserve_client_address: boolean(node, "preserveClientAddress").unwrap_or(false),
+        on_down: match text(node, "onDown") {
+            Some("keep") => OnDown::Keep,
+            Some("close") => OnDown::Close,
+            Some("rechoose") => OnDown::Rechoose,
+            _ => OnDown::Auto,
+        },
+        removed_drain: node.field("onRemoved").and_then(|node| duration(node, "drain")),
     })
 }
 

@@ -21,6 +21,7 @@ mod spec;
 mod tests;
 mod toml;
 mod tree;
+mod udp;
 mod violation;
 mod yaml;
 

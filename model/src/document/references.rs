@@ -6,7 +6,7 @@ use super::{
     tree::{Node, Position},
     violation::{Violation, nearest},
 };
-use crate::{BindHost, Config, Listener, Name, Pool, Protocol, RuleAction, SniMap};
+use crate::{BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap};
 
 /// Where the objects of a document stand: the order of the nouns is by name.
 #[derive(Debug, Default)]
@@ -76,14 +76,14 @@ pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violatio
 
 /// A header that a backend waits for and never gets would be worse than an error.
 fn check_proxies(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
-    let speaks = |pool: &&Pool| pool.proxy_protocol.is_some();
+    let speaks = |pool: &&Pool| pool.proxy_protocol == Some(ProxyVersion::V1);
     let proxied: HashSet<&Name> = config.pools.iter().filter(speaks).map(|pool| &pool.name).collect();
     for listener in config.listeners.iter().filter(|listener| listener.protocol == Protocol::Udp) {
         for (index, rule) in listener.rules.iter().enumerate() {
             if let Some(pool) = rule.action.pools().find(|pool| proxied.contains(pool)) {
                 let (pointer, at) = pointers.listener(&listener.name);
-                let detail = format!("pool {pool:?} sends PROXY headers, which UDP does not support yet");
-                out.push(Violation::new(format!("{pointer}/rules/{index}"), at, "not-supported-yet", detail));
+                let detail = format!("pool {pool:?} sends PROXY v1, which has no words for UDP: take v2");
+                out.push(Violation::new(format!("{pointer}/rules/{index}"), at, "conflict", detail));
             }
         }
     }

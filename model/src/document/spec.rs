@@ -1,8 +1,10 @@
 //! The fields of a document, declared once: checking, the JSON Schema and the table of defaults all read this.
 
 pub(super) mod health;
+mod udp;
 
 use health::HEALTH_CHECK;
+use udp::{AFFINITY, ON_REMOVED, UDP};
 
 /// What a value must look like.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +141,7 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         field("protocol", Kind::Word { words: &["tcp", "udp"], later: &[] }, "\"tcp\"", "The transport."),
         field("tls", Kind::Object(&TLS), "", "How to terminate TLS, for rules that do. TCP only."),
         field("proxyProtocol", Kind::Object(&PROXY_FROM), "", "Who tells us the client's address. TCP only."),
-        field("access", Kind::Object(&ACCESS), "", "Who may connect; absent: everybody. TCP only."),
+        field("access", Kind::Object(&ACCESS), "", "Who may connect; absent: everybody."),
         field(
             "preamble",
             Kind::Word { words: &["postgres", "ldap"], later: &[] },
@@ -150,9 +152,10 @@ pub(super) static LISTENER: ObjectSpec = ObjectSpec {
         field("limits", Kind::Object(&LIMITS), "", "Caps on what clients may use, per node."),
         field("timeouts", Kind::Object(&TIMEOUTS), "", "Deadlines of TCP connections."),
         field("udp", Kind::Object(&UDP), "", "Flow settings of a UDP listener."),
-        field("accessLog", Kind::Object(&ACCESS_LOG), "", "Tells of connections when they end. TCP only."),
+        field("affinity", Kind::Object(&AFFINITY), "", "Listeners that send a client to the same backend."),
+        field("accessLog", Kind::Object(&ACCESS_LOG), "", "Tells of connections and flows when they end."),
     ],
-    later: &["interface", "freebind", "forwarding", "nodes", "preamble", "tcp", "affinity"],
+    later: &["interface", "freebind", "forwarding", "nodes", "tcp"],
 };
 
 pub(super) static ACCESS_LOG: ObjectSpec = ObjectSpec {
@@ -173,11 +176,19 @@ pub(super) static PROXY_FROM: ObjectSpec = ObjectSpec {
 
 pub(super) static PROXY_SEND: ObjectSpec = ObjectSpec {
     name: "proxyProtocol of a pool",
-    fields: &[required(
-        "send",
-        Kind::Word { words: &["v1", "v2"], later: &[] },
-        "The PROXY header that backends get first, also from checks.",
-    )],
+    fields: &[
+        required(
+            "send",
+            Kind::Word { words: &["v1", "v2"], later: &[] },
+            "The PROXY header that backends get first, also from checks; UDP has v2 alone.",
+        ),
+        field(
+            "datagrams",
+            Kind::Word { words: &["every", "first"], later: &[] },
+            "\"every\"",
+            "UDP: which datagrams of a flow carry it.",
+        ),
+    ],
     later: &["tlvs"],
 };
 
@@ -293,16 +304,28 @@ pub(super) static LIMITS: ObjectSpec = ObjectSpec {
     fields: &[
         field("maxConnections", Kind::Limit { max: 10_000_000 }, "20000", "Open client connections."),
         field("maxConnectionsPerClient", CLIENTS, "\"unlimited\"", "Those of one client."),
-        field("newConnectionsPerSecond", CLIENTS, "\"unlimited\"", "Connections accepted a second."),
+        field(
+            "newConnectionsPerSecond",
+            CLIENTS,
+            "\"unlimited\"",
+            "Connections accepted, or flows begun, a second.",
+        ),
         field("newPerClientPerSecond", CLIENTS, "\"unlimited\"", "The same of one client."),
         field(
             "bytesPerSecond",
             BYTES,
             "\"unlimited\"",
-            "Payload a second, both directions together; more waits.",
+            "Payload a second, both directions together; more waits (datagrams are dropped).",
         ),
         field("bytesPerSecondPerClient", BYTES, "\"unlimited\"", "The same of one client."),
         field("bytesPerSecondPerConnection", BYTES, "\"unlimited\"", "The same of one connection."),
+        field(
+            "packetsPerSecond",
+            CLIENTS,
+            "\"unlimited\"",
+            "UDP: datagrams a second, both directions together; more are dropped.",
+        ),
+        field("packetsPerSecondPerClient", CLIENTS, "\"unlimited\"", "UDP: the same of one client."),
         field("clientPrefix", Kind::Object(&CLIENT_PREFIX), "", "What counts as one client."),
         field(
             "scope",
@@ -377,27 +400,6 @@ pub(super) static TIMEOUTS: ObjectSpec = ObjectSpec {
     later: &[],
 };
 
-pub(super) static UDP: ObjectSpec = ObjectSpec {
-    name: "udp",
-    fields: &[
-        field("idleTimeout", Kind::Duration, "\"60s\"", "After the last datagram in either direction."),
-        field(
-            "unansweredTimeout",
-            Kind::Duration,
-            "\"10s\"",
-            "The same for a flow that never saw an answer.",
-        ),
-        field("maxFlows", Kind::Integer { min: 1, max: 10_000_000 }, "65536", "Flows at a time, per node."),
-        field(
-            "maxFlowsPerClient",
-            Kind::Integer { min: 1, max: 1_000_000 },
-            "1024",
-            "Flows at a time of one client.",
-        ),
-    ],
-    later: &["maxRequests", "maxResponses", "perPacket", "maxReplyRatio", "preset"],
-};
-
 pub(super) static POOL: ObjectSpec = ObjectSpec {
     name: "pool",
     fields: &[
@@ -443,19 +445,22 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
             "What to do when no backend is usable.",
         ),
         field("connect", Kind::Object(&CONNECT), "", "How a backend is dialled."),
-        field("proxyProtocol", Kind::Object(&PROXY_SEND), "", "Tells backends who the client is. TCP only."),
+        field("proxyProtocol", Kind::Object(&PROXY_SEND), "", "Tells backends who the client is."),
+        field(
+            "preserveClientAddress",
+            Kind::Bool,
+            "false",
+            "Backends see the client's own address as the sender; needs CAP_NET_ADMIN and routes back through the node.",
+        ),
+        field(
+            "onDown",
+            Kind::Word { words: &["auto", "keep", "close", "rechoose"], later: &[] },
+            "\"auto\"",
+            "What becomes of open connections and flows when their backend goes down.",
+        ),
+        field("onRemoved", Kind::Object(&ON_REMOVED), "", "The same when it is removed."),
     ],
-    later: &[
-        "queue",
-        "limits",
-        "discovery",
-        "onDown",
-        "onRemoved",
-        "tls",
-        "preserveClientAddress",
-        "rebalance",
-        "labels",
-    ],
+    later: &["queue", "limits", "discovery", "tls", "rebalance", "labels"],
 };
 
 pub(super) static TIERS: ObjectSpec = ObjectSpec {

@@ -130,7 +130,12 @@ fn contradictions_are_errors() {
     assert_eq!(listener("rules: [{}]"), "bad-action");
     assert_eq!(listener("rules: [{ pool: p, reject: {} }]"), "bad-action");
     assert_eq!(listener("rules: [{ pool: p, tls: terminate }]"), "conflict");
-    assert_eq!(listener("protocol: udp, rules: [{ pool: p, match: { sni: a.b } }]"), "conflict");
+    assert_eq!(listener("protocol: udp, limits: { maxConnections: 1 }, rules: [{ pool: p }]"), "conflict");
+    assert_eq!(listener("limits: { packetsPerSecond: 1 }, rules: [{ pool: p }]"), "conflict");
+    assert_eq!(
+        listener("protocol: udp, udp: { perPacket: true, maxRequests: 2 }, rules: [{ pool: p }]"),
+        "conflict"
+    );
     assert_eq!(listener("udp: {}, rules: [{ pool: p }]"), "conflict");
     assert_eq!(listener("rules: [{ split: [{ pool: p, weight: 0 }] }]"), "bad-value");
     assert_eq!(
@@ -305,14 +310,14 @@ mod printed {
 }
 
 #[test]
-fn a_pool_that_sends_proxy_headers_is_refused_behind_udp() {
+fn a_pool_that_sends_proxy_v1_is_refused_behind_udp() {
     let violations = compile_yaml(
         "listeners: [{ name: dns, protocol: udp, bind: ['*:53'], rules: [{ pool: p }] }]\n\
-         pools: [{ name: p, proxyProtocol: { send: v2 } }]\n",
+         pools: [{ name: p, proxyProtocol: { send: v1 } }]\n",
     )
     .map(|_| ())
-    .expect_err("never sent, never silently ignored");
-    assert_eq!(violations[0].code, "not-supported-yet");
+    .expect_err("it has no words for UDP");
+    assert_eq!(violations[0].code, "conflict");
 }
 
 #[test]

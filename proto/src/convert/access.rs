@@ -40,6 +40,8 @@ pub(super) fn limits_to_wire(limits: &Limits) -> v1::ClientLimits {
         bytes_per_second: limits.bytes_per_second.unwrap_or(0),
         bytes_per_second_per_client: limits.bytes_per_second_per_client.unwrap_or(0),
         bytes_per_second_per_connection: limits.bytes_per_second_per_connection.unwrap_or(0),
+        packets_per_second: limits.packets_per_second.unwrap_or(0),
+        packets_per_second_per_client: limits.packets_per_second_per_client.unwrap_or(0),
         client_prefix_v4: limits.client_prefix.v4.into(),
         client_prefix_v6: limits.client_prefix.v6.into(),
     }
@@ -61,6 +63,8 @@ pub(super) fn limits_from_wire(
         bytes_per_second: bytes(wire.bytes_per_second),
         bytes_per_second_per_client: bytes(wire.bytes_per_second_per_client),
         bytes_per_second_per_connection: bytes(wire.bytes_per_second_per_connection),
+        packets_per_second: count(wire.packets_per_second),
+        packets_per_second_per_client: count(wire.packets_per_second_per_client),
         client_prefix: ClientPrefix {
             v4: at_most(wire.client_prefix_v4, 32, at.field("client_prefix_v4"))? as u8,
             v6: at_most(wire.client_prefix_v6, 128, at.field("client_prefix_v6"))? as u8,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::{
-    ACCESS_LOG_ALL, BindAddress, BindHost, Listener, MinTlsVersion, Name, Preamble, Protocol, TcpTimeouts,
-    TlsSettings, UdpSettings, placed::PlacedListener,
+    ACCESS_LOG_ALL, Affinity, BindAddress, BindHost, Listener, MinTlsVersion, Name, Preamble, Protocol,
+    TcpTimeouts, TlsSettings, UdpSettings, placed::PlacedListener,
 };
 use bytes::Bytes;
 
@@ -47,6 +47,14 @@ impl From<&PlacedListener> for v1::Listener {
             udp_unanswered_timeout_ms: millis(listener.udp.unanswered_timeout),
             udp_max_flows: listener.udp.max_flows,
             udp_max_flows_per_client: listener.udp.max_flows_per_client,
+            udp_max_requests: listener.udp.max_requests.unwrap_or(0),
+            udp_max_responses: listener.udp.max_responses.unwrap_or(0),
+            udp_max_reply_ratio: listener.udp.max_reply_ratio.unwrap_or(0),
+            udp_quic: listener.udp.quic,
+            affinity: listener.affinity.as_ref().map(|affinity| v1::Affinity {
+                group: affinity.group.to_string(),
+                ttl_ms: millis(affinity.ttl),
+            }),
             access_log: listener.access_log,
             preamble: match listener.preamble {
                 None => v1::PreambleKind::Unspecified,
@@ -121,10 +129,22 @@ impl TryFrom<v1::Listener> for PlacedListener {
                     wire.udp_max_flows_per_client,
                     root.field("udp_max_flows_per_client"),
                 )?,
+                max_requests: (wire.udp_max_requests > 0).then_some(wire.udp_max_requests),
+                max_responses: (wire.udp_max_responses > 0).then_some(wire.udp_max_responses),
+                max_reply_ratio: (wire.udp_max_reply_ratio > 0).then_some(wire.udp_max_reply_ratio),
+                quic: wire.udp_quic,
             },
+            affinity: wire.affinity.map(|wire| affinity(&wire, root.field("affinity"))).transpose()?,
         };
         Ok(Self { number: number(wire.number, root.field("number"))?, rule_numbers, listener })
     }
+}
+
+fn affinity(wire: &v1::Affinity, at: At<'_>) -> Result<Affinity, WireError> {
+    Ok(Affinity {
+        group: name(&wire.group, at.field("group"))?,
+        ttl: duration(wire.ttl_ms, at.field("ttl_ms"))?,
+    })
 }
 
 fn bind_to_wire(bind: &BindAddress) -> v1::Bind {

@@ -1,8 +1,8 @@
 //! Pools and their backends.
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers,
-    WhenAllDown,
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, OnDown, Outlier, Pool, ProxyDatagrams,
+    ProxyVersion, Tiers, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use bytes::Bytes;
@@ -48,6 +48,16 @@ impl From<&PlacedPool> for v1::Pool {
             manual_failback: !pool.tiers.auto_failback,
             single_active: pool.tiers.single_active,
             slow_start_ms: optional_millis(pool.slow_start),
+            proxy_first_datagram: pool.proxy_datagrams == ProxyDatagrams::First,
+            preserve_client_address: pool.preserve_client_address,
+            on_down: match pool.on_down {
+                OnDown::Auto => v1::OnDown::Unspecified,
+                OnDown::Keep => v1::OnDown::Keep,
+                OnDown::Close => v1::OnDown::Close,
+                OnDown::Rechoose => v1::OnDown::Rechoose,
+            }
+            .into(),
+            removed_drain_ms: pool.removed_drain.map(millis),
             health_check: pool.health_check.as_ref().map(health::to_wire),
             outlier_consecutive_failures: pool.outlier.consecutive_failures,
             outlier_ejection_ms: millis(pool.outlier.ejection),
@@ -114,6 +124,20 @@ impl TryFrom<v1::Pool> for PlacedPool {
                     return Err(root.field("proxy_version").refuse(problem));
                 }
             },
+            proxy_datagrams: if wire.proxy_first_datagram {
+                ProxyDatagrams::First
+            } else {
+                ProxyDatagrams::Every
+            },
+            preserve_client_address: wire.preserve_client_address,
+            on_down: match v1::OnDown::try_from(wire.on_down) {
+                Ok(v1::OnDown::Unspecified) => OnDown::Auto,
+                Ok(v1::OnDown::Keep) => OnDown::Keep,
+                Ok(v1::OnDown::Close) => OnDown::Close,
+                Ok(v1::OnDown::Rechoose) => OnDown::Rechoose,
+                Err(_) => return Err(root.field("on_down").refuse(Problem::UnknownValue(wire.on_down))),
+            },
+            removed_drain: wire.removed_drain_ms.map(std::time::Duration::from_millis),
         };
         Ok(Self { number: number(wire.number, root.field("number"))?, backend_numbers, pool })
     }

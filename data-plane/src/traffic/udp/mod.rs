@@ -2,9 +2,22 @@
 //!
 //! One task a listening socket and worker. It takes datagrams in batches, sends those of one flow in runs, and hands all
 //! answers of a turn to the kernel at once. No flow has a task, a timer or a buffer of its own.
+//!
+//! - `server`: a turn of the task, and what it knows
+//! - `clients`: from clients to backends
+//! - `begin`: how a flow comes to be
+//! - `backends`: from backends to clients
+//! - `endings`: what is over
+//! - `upstream`, `carriers`: sockets to backends, a flow's own or shared
+//! - `runs`, `send`: what goes together, and how it is sent
 
+mod backends;
+mod begin;
+mod carriers;
+mod clients;
+mod endings;
+mod extras;
 mod flow;
-mod limits;
 mod runs;
 mod send;
 mod server;
@@ -12,7 +25,6 @@ mod upstream;
 
 use std::{cell::RefCell, os::fd::OwnedFd, rc::Rc};
 
-pub(super) use limits::FlowLimits;
 pub(super) use send::Scratch;
 
 use super::{compile::SocketKey, local::LocalListener, reactor::Token, worker::Worker};

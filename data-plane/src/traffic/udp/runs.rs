@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn single(slot: u32, len: u32) -> Received {
-        Received { slot, from: None, local: None, len, segment: len, truncated: false }
+        Received { slot, from: None, local: None, len, segment: len, truncated: false, overflow: None }
     }
 
     fn shape(runs: &Runs) -> Vec<(u16, u32, u32)> {

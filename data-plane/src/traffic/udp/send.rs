@@ -17,6 +17,8 @@ pub(crate) struct Scratch {
     pub(super) items: Vec<(u32, u32)>,
     /// The flows of one round.
     pub(super) flows: Vec<FlowId>,
+    /// Flows that end once what was gathered is sent.
+    pub(super) finished: Vec<FlowId>,
 }
 
 /// What became of a run or a datagram.
@@ -30,10 +32,10 @@ pub(super) enum Fate {
     },
     /// The path takes no runs of datagrams this long.
     TooLongForRun(u32),
-    /// The socket had an error to report, and sent nothing: an earlier datagram was refused.
-    Refused,
-    /// Lost on our side.
-    Dropped,
+    /// The socket had an error to report, and sent nothing of these: an earlier datagram was refused.
+    Refused(u32),
+    /// So many were lost on our side.
+    Dropped(u32),
 }
 
 /// Sends all of them and tells what became of each. `Refused` ends it: the caller decides about the rest.
@@ -60,18 +62,18 @@ pub(super) fn send_all(
                     let run = Run { first_piece: 0, pieces: 1, segment: 0, ..runs.runs()[at] };
                     let fate = match outbox.send(socket, batch, &[run], &[piece]) {
                         Ok(_) => Fate::Sent { bytes: piece.len, datagrams: 1 },
-                        Err(_) => Fate::Dropped,
+                        Err(_) => Fate::Dropped(1),
                     };
                     tell(load.flow, fate);
                 }
                 at += 1;
             }
             Err(error) if is_refusal(&error) => {
-                tell(load.flow, Fate::Refused);
+                tell(load.flow, Fate::Refused(load.datagrams));
                 return Err(at);
             }
             Err(_) => {
-                tell(load.flow, Fate::Dropped);
+                tell(load.flow, Fate::Dropped(load.datagrams));
                 at += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! A flow's socket to its backend: connected, so that refusals reach us and nobody else's datagrams do.
+//! A flow's way to its backend: a socket of its own, or a place on one that flows to different backends share.
 
 use std::{
     io,
@@ -9,40 +9,81 @@ use std::{
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-use super::super::reactor::{Reactor, ReadyList, Token};
-use crate::sys::mmsg;
+use super::{
+    super::reactor::{Reactor, ReadyList, Token},
+    carriers::Lane,
+};
+use crate::sys::udp_options;
 
-/// Closed and forgotten when dropped.
-pub(super) struct Upstream {
+/// Closed, or given back, when dropped.
+pub(super) enum Upstream {
+    /// Connected, so that refusals reach us and nobody else's datagrams do.
+    Own(Own),
+    /// One of several.
+    Shared(Lane),
+}
+
+pub(super) struct Own {
     fd: OwnedFd,
     watched: Option<(Token, Rc<Reactor>)>,
 }
 
 impl Upstream {
-    /// Never waits: UDP has nobody to wait for.
-    pub(super) fn connect(to: SocketAddr) -> io::Result<Self> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    /// A socket of its own. Never waits: UDP has nobody to wait for. `as_client`: the address that the backend is to see,
+    /// which is not ours (IP_TRANSPARENT). `runs`: see [`udp_options::ask_for_runs`].
+    pub(super) fn connect(to: SocketAddr, as_client: Option<SocketAddr>, runs: bool) -> io::Result<Self> {
+        let fd = socket(to)?;
+        if let Some(client) = as_client {
+            udp_options::set_transparent(fd.as_fd(), to.is_ipv6())?;
+            // A client may have flows to several backends, by several listeners.
+            net::sockopt::set_socket_reuseaddr(&fd, true)?;
+            net::bind(&fd, &client)?;
+        }
         net::connect(&fd, &to)?;
         // Without it datagrams come one by one, which is only slower.
-        let _ = mmsg::ask_for_runs(fd.as_fd());
-        Ok(Self { fd, watched: None })
+        let _ = udp_options::ask_for_runs(fd.as_fd(), runs);
+        Ok(Self::Own(Own { fd, watched: None }))
     }
 
     /// Its input is listed as `tag` from now on.
     pub(super) fn watch(&mut self, reactor: &Rc<Reactor>, list: &Rc<ReadyList>, tag: u64) -> io::Result<()> {
-        let token = reactor.register_listed(self.fd.as_fd(), list, tag)?;
-        self.watched = Some((token, reactor.clone()));
+        match self {
+            Self::Own(own) => {
+                let token = reactor.register_listed(own.fd.as_fd(), list, tag)?;
+                own.watched = Some((token, reactor.clone()));
+            }
+            Self::Shared(lane) => lane.carry(tag),
+        }
         Ok(())
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        match self {
+            Self::Own(own) => own.fd.as_fd(),
+            Self::Shared(lane) => lane.fd(),
+        }
+    }
+
+    /// Where datagrams have to be addressed to; `None`: the socket knows.
+    pub(super) fn to(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(lane) => Some(lane.to()),
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
     }
 }
 
-impl Drop for Upstream {
+/// Of the family of `to`.
+pub(super) fn socket(to: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(net::socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
+}
+
+impl Drop for Own {
     fn drop(&mut self) {
         if let Some((token, reactor)) = self.watched.take() {
             reactor.forget(token);

@@ -1,6 +1,8 @@
 //! How much a listener, each of its clients and each connection may use, over all workers of the node. Touched when a
 //! connection starts or ends, and, where bytes are limited, once a turn.
 
+mod policer;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -20,6 +22,8 @@ use awe4lb_model::{ClientPrefix, EndReason, Limits};
 use ipnet::IpNet;
 
 use super::timers::{Timer, Timers};
+
+pub(super) use policer::Policer;
 
 const SHARDS: usize = 16;
 /// Clients a shard remembers that have no connection; their rates are forgotten beyond.
@@ -67,6 +71,7 @@ pub(super) struct Limiter {
     limits: Limits,
     connections: Option<Arc<Bucket>>,
     bytes: Option<Arc<Bucket>>,
+    packets: Option<Arc<Bucket>>,
     clients: Option<Arc<Clients>>,
 }
 
@@ -75,12 +80,15 @@ impl Limiter {
     pub(super) fn of(limits: &Limits, before: Option<&Self>) -> Option<Arc<Self>> {
         let connections = limits.new_connections_per_second.map(connection_rate);
         let bytes = limits.bytes_per_second.map(byte_rate);
+        let packets = limits.packets_per_second.map(packet_rate);
         let by_client = limits.max_connections_per_client.is_some()
+            || limits.packets_per_second_per_client.is_some()
             || limits.new_per_client_per_second.is_some()
             || limits.bytes_per_second_per_client.is_some();
         if !by_client
             && connections.is_none()
             && bytes.is_none()
+            && packets.is_none()
             && limits.bytes_per_second_per_connection.is_none()
         {
             return None;
@@ -95,6 +103,7 @@ impl Limiter {
             limits: *limits,
             connections: connections.map(|rate| kept(before.and_then(|old| old.connections.as_ref()), rate)),
             bytes: bytes.map(|rate| kept(before.and_then(|old| old.bytes.as_ref()), rate)),
+            packets: packets.map(|rate| kept(before.and_then(|old| old.packets.as_ref()), rate)),
             clients: by_client
                 .then(|| clients.unwrap_or_else(|| Arc::new(Clients::new(limits.client_prefix)))),
         }))
@@ -134,6 +143,11 @@ fn byte_rate(per_second: u64) -> Rate {
     Rate::new(per_second, per_second / 5)
 }
 
+/// As [`byte_rate`].
+fn packet_rate(per_second: u32) -> Rate {
+    Rate::new(per_second.into(), u64::from(per_second) / 5)
+}
+
 /// The clients of a listener that have connections, or had until just now.
 struct Clients {
     prefix: ClientPrefix,
@@ -156,6 +170,7 @@ struct Client {
     per_second: u32,
     rate: u64,
     bytes: Option<Arc<Bucket>>,
+    packets: Option<Arc<Bucket>>,
 }
 
 /// A client's place among its connections; given back when dropped.
@@ -163,6 +178,7 @@ pub(super) struct Permit {
     clients: Arc<Clients>,
     client: IpAddr,
     bytes: Option<Arc<Bucket>>,
+    packets: Option<Arc<Bucket>>,
 }
 
 impl Clients {
@@ -178,17 +194,17 @@ impl Clients {
         let client = shard.clients.entry(address).or_default();
         let was_idle = client.open == 0;
         let refused = client.refuses(now_ms, limits);
-        let bytes = limits.bytes_per_second_per_client.map(byte_rate).map(|rate| {
-            let kept = client.bytes.take().filter(|old| old.rate == rate);
-            client.bytes.insert(kept.unwrap_or_else(|| Arc::new(Bucket::new(rate)))).clone()
-        });
+        let bytes = limits.bytes_per_second_per_client.map(byte_rate);
+        let bytes = bytes.map(|rate| same_or_new(&mut client.bytes, rate));
+        let packets = limits.packets_per_second_per_client.map(packet_rate);
+        let packets = packets.map(|rate| same_or_new(&mut client.packets, rate));
         if let Some(reason) = refused {
             shard.idle += usize::from(!is_known);
             return Err(reason);
         }
         client.open += 1;
         shard.idle = shard.idle.saturating_sub(usize::from(was_idle && is_known));
-        Ok(Permit { clients: self.clone(), client: address, bytes })
+        Ok(Permit { clients: self.clone(), client: address, bytes, packets })
     }
 
     /// The network that counts as one client.
@@ -202,6 +218,12 @@ impl Clients {
         let at = self.hasher.hash_one(client) as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Another rate starts anew: the states of two do not compare.
+fn same_or_new(slot: &mut Option<Arc<Bucket>>, rate: Rate) -> Arc<Bucket> {
+    let kept = slot.take().filter(|old| old.rate == rate);
+    slot.insert(kept.unwrap_or_else(|| Arc::new(Bucket::new(rate)))).clone()
 }
 
 impl Client {
@@ -225,11 +247,11 @@ impl Client {
 
     /// Whether forgetting it changes nothing.
     fn is_forgettable(&self, now_ms: u64, limits: &Limits) -> bool {
-        let bytes = self.bytes.as_ref();
+        let mut buckets = self.bytes.iter().chain(&self.packets);
         self.open == 0
             && (limits.new_per_client_per_second != Some(self.per_second)
                 || connection_rate(self.per_second).is_idle(self.rate, now_ms))
-            && bytes.is_none_or(|bucket| bucket.rate.is_idle(bucket.used.load(Relaxed), now_ms))
+            && buckets.all(|bucket| bucket.rate.is_idle(bucket.used.load(Relaxed), now_ms))
     }
 }
 
@@ -255,7 +277,7 @@ impl Drop for Permit {
         let mut shard = self.clients.shard(self.client);
         if let Some(client) = shard.clients.get_mut(&self.client) {
             client.open -= 1;
-            if client.open == 0 && client.rate == 0 && client.bytes.is_none() {
+            if client.open == 0 && client.rate == 0 && client.bytes.is_none() && client.packets.is_none() {
                 shard.clients.remove(&self.client);
             } else if client.open == 0 {
                 shard.idle += 1;
@@ -312,95 +334,4 @@ impl Shaper {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits {
-            max_connections: None,
-            max_connections_per_client: Some(2),
-            new_connections_per_second: None,
-            new_per_client_per_second: None,
-            bytes_per_second: None,
-            bytes_per_second_per_client: None,
-            bytes_per_second_per_connection: None,
-            client_prefix: ClientPrefix { v4: 24, v6: 64 },
-        }
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn known(clients: &Clients) -> usize {
-        clients.shards.iter().map(|shard| shard.lock().unwrap().clients.len()).sum()
-    }
-
-    #[test]
-    fn places_of_a_client_are_exact_and_leave_nothing_behind() {
-        let clients = Arc::new(Clients::new(limits().client_prefix));
-        let admit = |client: &str| clients.admit(ip(client), 5_000, &limits());
-        let (first, second) = (admit("10.0.0.1").ok().unwrap(), admit("10.0.0.99").ok().unwrap());
-        assert_eq!(admit("::ffff:10.0.0.3").err(), Some(EndReason::ClientFull), "one network is one client");
-        let other = admit("10.0.1.1").ok().unwrap();
-        drop(first);
-        let third = admit("10.0.0.3").ok().unwrap();
-        assert_eq!(known(&clients), 2);
-        drop((second, third, other));
-        assert_eq!(known(&clients), 0);
-    }
-
-    #[test]
-    fn clients_are_remembered_while_their_rate_says_something_and_in_bounded_number() {
-        let limits = Limits { new_per_client_per_second: Some(1), ..limits() };
-        let clients = Arc::new(Clients::new(limits.client_prefix));
-        let admit = |client: IpAddr, now| clients.admit(client, now, &limits).map(drop);
-        assert_eq!(admit(ip("10.0.0.1"), 5_000), Ok(()));
-        assert_eq!(admit(ip("10.0.0.1"), 5_500), Err(EndReason::ClientRate));
-        assert_eq!(admit(ip("10.0.0.1"), 6_000), Ok(()));
-        for n in 0..200_000u32 {
-            let client = IpAddr::V4((0x0B00_0000 + (n << 8)).into());
-            let _ = admit(client, 6_000);
-        }
-        assert!(known(&clients) <= SHARDS * (IDLE_CLIENTS + 2), "{}", known(&clients));
-        for n in 0..1_000u32 {
-            let _ = admit(IpAddr::V4((0x0C00_0000 + (n << 8)).into()), 60_000);
-        }
-        assert!(known(&clients) <= 1_000, "those of a minute ago have left: {}", known(&clients));
-    }
-
-    /// The states of two rates do not compare: a client would have been locked out for as long as the node runs.
-    #[test]
-    fn a_lower_rate_starts_anew() {
-        let with = |per_second| Limits { new_per_client_per_second: Some(per_second), ..limits() };
-        let clients = Arc::new(Clients::new(limits().client_prefix));
-        let day = 24 * 3_600_000;
-        assert!(clients.admit(ip("10.0.0.1"), day, &with(1_000)).is_ok());
-        assert!(clients.admit(ip("10.0.0.1"), day, &with(10)).is_ok());
-        let _ = clients.admit(ip("10.0.1.1"), day + 60_000, &with(10));
-        clients.shard(ip("10.0.0.0")).sweep(day + 120_000, &with(10));
-        assert!(!clients.shard(ip("10.0.0.0")).clients.contains_key(&ip("10.0.0.0")));
-    }
-
-    /// A thousand turns of any size: what went through is what the rate allows, debts included.
-    #[test]
-    fn what_is_not_used_goes_back_and_what_was_too_much_is_paid() {
-        let bucket = Bucket::new(byte_rate(10_000));
-        let (mut total, mut now) = (0, 10_000);
-        for turn in 0..1_000u64 {
-            now += 10;
-            let taken = bucket.take(TURN, now);
-            if taken > 0 {
-                let moved = match turn % 3 {
-                    0 => 0,
-                    1 => taken / 2,
-                    _ => taken + 700,
-                };
-                bucket.settle(taken, moved);
-                total += moved;
-            }
-        }
-        let worth = 10 * 10_000;
-        assert!((worth - 3_000..=worth + 4_000).contains(&total), "{total}");
-    }
-}
+mod tests;

@@ -1,0 +1,125 @@
+//! Socket options of UDP that have no safe binding, and the queue of errors that ICMP brings.
+
+#![expect(unsafe_code, reason = "these options and control messages have no safe binding here")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
+
+use super::mmsg::{Name, read_name};
+
+/// From now on the kernel tells which address a datagram was sent to: for sockets bound to every address.
+pub fn ask_for_local_address(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+/// Whether the kernel hands over datagrams that arrived as one run as one, and says how long each is.
+pub fn ask_for_runs(socket: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())
+}
+
+/// From now on the kernel tells how many datagrams found the socket's queue full.
+pub fn ask_for_overflow(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+}
+
+/// From now on errors that ICMP brings are kept with the address they concern: for sockets that are not connected.
+pub fn ask_for_errors(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    }
+}
+
+/// From now on the socket may be bound to addresses that are not this host's. Needs CAP_NET_ADMIN or CAP_NET_RAW.
+pub fn set_transparent(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)
+    }
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length are of one integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The next error that waits in the socket (see [`ask_for_errors`]): where the datagram that caused it went, if the
+/// kernel says so, and what became of it. `None`: there is none.
+pub fn next_error(socket: BorrowedFd<'_>) -> Option<(Option<SocketAddr>, io::Error)> {
+    #[repr(C, align(8))]
+    struct Control([u8; 256]);
+    let mut name = Name::EMPTY;
+    let mut control = Control([0; 256]);
+    let mut byte = [0u8; 1];
+    let mut iovec = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+    // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_name = ptr::from_mut(&mut name).cast();
+    header.msg_namelen = size_of::<Name>() as libc::socklen_t;
+    header.msg_iov = &mut iovec;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    // SAFETY: the header points at locals that outlive the call.
+    let got =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    if got < 0 {
+        return None;
+    }
+    let about = if header.msg_namelen > 0 { read_name(&name) } else { None };
+    // SAFETY: the kernel filled the header and its control bytes; the payload is read unaligned, at the size of its type.
+    let errno = unsafe {
+        let mut found = libc::EIO;
+        let mut at = libc::CMSG_FIRSTHDR(&header);
+        while !at.is_null() {
+            let kind = ((*at).cmsg_level, (*at).cmsg_type);
+            if kind == (libc::IPPROTO_IP, libc::IP_RECVERR)
+                || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+            {
+                let error = libc::CMSG_DATA(at).cast::<libc::sock_extended_err>().read_unaligned();
+                found = i32::try_from(error.ee_errno).unwrap_or(libc::EIO);
+            }
+            at = libc::CMSG_NXTHDR(&header, at);
+        }
+        found
+    };
+    Some((about, io::Error::from_raw_os_error(errno)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_whom_it_concerns() {
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        ask_for_errors(socket.as_fd(), false).unwrap();
+        assert!(next_error(socket.as_fd()).is_none());
+        socket.send_to(b"anybody?", gone).unwrap();
+        let (about, error) = next_error(socket.as_fd()).expect("over loopback it is there at once");
+        assert_eq!((about, error.raw_os_error()), (Some(gone), Some(libc::ECONNREFUSED)));
+        assert!(next_error(socket.as_fd()).is_none());
+    }
+}
