@@ -1,5 +1,7 @@
 //! UDP as clients and backends see it.
 
+#[path = "support/udp.rs"]
+mod datagrams;
 #[expect(dead_code, reason = "each test file uses its part")]
 mod support;
 
@@ -14,54 +16,12 @@ use std::{
 };
 
 use awe4lb_data_plane::control::hot::DataPath;
+use datagrams::*;
 use support::*;
-
-/// A backend that gives each datagram to `answer` and sends back what that says.
-fn udp_backend(answer: impl Fn(&[u8], SocketAddr) -> Option<Vec<u8>> + Send + 'static) -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let address = socket.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 65_536];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            if let Some(answer) = answer(&buffer[..length], from) {
-                let _ = socket.send_to(&answer, from);
-            }
-        }
-    });
-    address
-}
-
-fn udp_echo() -> SocketAddr {
-    udp_backend(|datagram, _| Some(datagram.to_vec()))
-}
-
-/// Says its name to whatever comes.
-fn named(name: &'static str) -> SocketAddr {
-    udp_backend(move |_, _| Some(name.as_bytes().to_vec()))
-}
-
-fn client(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    socket.connect((Ipv4Addr::LOCALHOST, port)).expect("connected");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    socket
-}
-
-fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
-    client.send(question).expect("sent");
-    let mut buffer = vec![0; 65_536];
-    let length = client.recv(&mut buffer).expect("an answer");
-    buffer[..length].to_vec()
-}
-
-/// Like `simple`, for UDP.
-fn simple_udp(port: u16, backends: &[SocketAddr], listener: &str, pool: &str) -> String {
-    simple(port, backends, &format!(", protocol: udp{listener}"), pool)
-}
 
 #[test]
 fn datagrams_go_both_ways_and_are_counted_to_the_byte() {
-    let port = free_port();
+    let port = free_udp_port();
     let traffic = running(&simple_udp(port, &[udp_echo()], "", ""));
     let client = client(port);
     for size in [0, 1, 512, 1_200, 1_472] {
@@ -80,7 +40,7 @@ fn datagrams_go_both_ways_and_are_counted_to_the_byte() {
 
 #[test]
 fn large_datagrams_arrive_whole() {
-    let port = free_port();
+    let port = free_udp_port();
     let _traffic = running(&simple_udp(port, &[udp_echo()], "", ""));
     let client = client(port);
     for size in [9_000, 40_000, 65_507] {
@@ -91,7 +51,7 @@ fn large_datagrams_arrive_whole() {
 
 #[test]
 fn many_flows_at_once_get_their_own_answers() {
-    let port = free_port();
+    let port = free_udp_port();
     let traffic = running(&simple_udp(port, &[udp_echo(), udp_echo()], "", ""));
     let clients: Vec<UdpSocket> = (0..300).map(|_| client(port)).collect();
     for round in 0..5 {
@@ -112,7 +72,7 @@ fn many_flows_at_once_get_their_own_answers() {
 
 #[test]
 fn a_flow_keeps_its_backend_and_another_may_have_another() {
-    let port = free_port();
+    let port = free_udp_port();
     let backends = [named("a"), named("b"), named("c")];
     let _traffic = running(&simple_udp(port, &backends, "", ", balance: roundRobin"));
     let mut seen = HashSet::new();
@@ -129,7 +89,7 @@ fn a_flow_keeps_its_backend_and_another_may_have_another() {
 
 #[test]
 fn by_hash_a_client_keeps_its_backend_over_flows() {
-    let port = free_port();
+    let port = free_udp_port();
     let backends = [named("a"), named("b"), named("c"), named("d")];
     let _traffic = running(&simple_udp(port, &backends, "", ", balance: hash, hashOn: client"));
     let first = ask(&client(port), b"?");
@@ -142,7 +102,7 @@ fn by_hash_a_client_keeps_its_backend_over_flows() {
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
     use awe4lb_data_plane::traffic::{Traffic, TrafficOptions};
-    let port = free_port();
+    let port = free_udp_port();
     let traffic = Traffic::start(TrafficOptions { threads: 1, bind_address: None, access_log: None })
         .expect("a worker");
     apply(&traffic, &simple_udp(port, &[udp_echo()], "", "")).expect("applied");
@@ -156,7 +116,7 @@ fn answers_come_from_the_address_that_was_asked() {
 
 #[test]
 fn a_flow_ends_when_it_is_silent_and_a_new_one_begins() {
-    let port = free_port();
+    let port = free_udp_port();
     let traffic = running(&simple_udp(port, &[udp_echo()], ", udp: { idleTimeout: 300ms }", ""));
     let client = client(port);
     ask(&client, b"one");
@@ -168,7 +128,7 @@ fn a_flow_ends_when_it_is_silent_and_a_new_one_begins() {
 
 #[test]
 fn a_flow_without_an_answer_ends_sooner() {
-    let port = free_port();
+    let port = free_udp_port();
     let silent = udp_backend(|_, _| None);
     let traffic =
         running(&simple_udp(port, &[silent], ", udp: { idleTimeout: 60s, unansweredTimeout: 300ms }", ""));
@@ -178,7 +138,7 @@ fn a_flow_without_an_answer_ends_sooner() {
 
 #[test]
 fn one_client_cannot_take_all_flows() {
-    let port = free_port();
+    let port = free_udp_port();
     let traffic = running(&simple_udp(port, &[udp_echo()], ", udp: { maxFlowsPerClient: 2 }", ""));
     let clients: Vec<UdpSocket> = (0..3).map(|_| client(port)).collect();
     assert_eq!(ask(&clients[0], b"1"), b"1");
@@ -190,7 +150,7 @@ fn one_client_cannot_take_all_flows() {
 
 #[test]
 fn a_full_table_makes_room_by_what_was_never_answered() {
-    let port = free_port();
+    let port = free_udp_port();
     let silent_then_echo = AtomicUsize::new(0);
     let backend = udp_backend(move |datagram, _| {
         (silent_then_echo.fetch_add(1, Ordering::Relaxed) > 0).then(|| datagram.to_vec())
@@ -209,7 +169,7 @@ fn a_full_table_makes_room_by_what_was_never_answered() {
 
 #[test]
 fn a_backend_that_is_not_there_is_a_failure_and_the_flow_moves_on() {
-    let port = free_port();
+    let port = free_udp_port();
     let gone = {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         socket.local_addr().expect("an address")
@@ -237,7 +197,7 @@ fn a_backend_that_is_not_there_is_a_failure_and_the_flow_moves_on() {
 
 #[test]
 fn a_change_of_the_configuration_keeps_flows() {
-    let port = free_port();
+    let port = free_udp_port();
     let seen: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
     let sources = seen.clone();
     let backend = udp_backend(move |datagram, from| {
@@ -262,7 +222,7 @@ fn a_change_of_the_configuration_keeps_flows() {
 
 #[test]
 fn rules_by_client_and_rejects() {
-    let port = free_port();
+    let port = free_udp_port();
     let yaml = format!(
         "listeners: [{{ name: l, bind: ['*:{port}'], protocol: udp, rules: [\
            {{ name: no, match: {{ client: ['127.0.0.0/8'] }}, reject: {{}} }}, {{ name: r, pool: p }}] }}]\n\

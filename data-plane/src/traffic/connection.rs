@@ -299,6 +299,7 @@ impl Path<'_> {
     fn tally(&self, dialled: &Dialled) -> Tally {
         self.ending.note(|entry| {
             entry.backend.set(dialled.chosen.permit.member().number.0);
+            entry.place_of_backend.set(dialled.chosen.permit.member().place);
             entry.dial_micros.set(dialled.micros);
             entry.state.set(ConnectionState::Open);
         });

@@ -20,13 +20,15 @@ const SEEN_BY_ALL: u64 = 2_000;
 pub(super) struct Departures {
     /// Until when there is something to look at.
     until: AtomicU64,
-    backends: Mutex<BTreeMap<u64, Departure>>,
+    places: Mutex<BTreeMap<u64, Departure>>,
 }
 
 /// One backend's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Departure {
     pub(super) reason: EndReason,
+    /// When that was: what began later has another place, or came although.
+    pub(super) since: u64,
     /// When connections end; `None`: not for this.
     pub(super) connections: Option<u64>,
     /// When flows do.
@@ -36,19 +38,20 @@ pub(super) struct Departure {
 /// What is to end now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
-    pub(super) backend: u64,
+    /// As [`Departures::note`] was told.
+    pub(super) place: u64,
     pub(super) is_flow: bool,
-    /// What began later does not leave: it came although.
+    /// What began later does not leave.
     pub(super) since: u64,
     pub(super) reason: EndReason,
 }
 
 impl Departures {
-    /// A backend leaves.
-    pub(super) fn note(&self, backend: u64, departure: Departure, now: u64) {
-        let mut backends = self.lock();
-        backends.retain(|_, old| old.reason == EndReason::BackendDown || old.is_of_interest(now));
-        backends.insert(backend, departure);
+    /// What is at this place leaves. A place is a backend at one address: another address is another place.
+    pub(super) fn note(&self, place: u64, departure: Departure, now: u64) {
+        let mut places = self.lock();
+        places.retain(|_, old| old.reason == EndReason::BackendDown || old.is_of_interest(now));
+        places.insert(place, departure);
         let last = departure.connections.max(departure.flows);
         if let Some(last) = last {
             self.until.fetch_max(last + SEEN_BY_ALL, Relaxed);
@@ -56,8 +59,8 @@ impl Departures {
     }
 
     /// It is back.
-    pub(super) fn forget(&self, backend: u64) {
-        self.lock().remove(&backend);
+    pub(super) fn forget(&self, place: u64) {
+        self.lock().remove(&place);
     }
 
     /// What is to end now, if anything may be.
@@ -65,20 +68,20 @@ impl Departures {
         if now > self.until.load(Relaxed) {
             return Vec::new();
         }
-        let of = |(backend, departure): (&u64, &Departure)| {
-            let (backend, reason) = (*backend, departure.reason);
+        let of = |(place, departure): (&u64, &Departure)| {
+            let (place, reason, since) = (*place, departure.reason, departure.since);
             [(departure.connections, false), (departure.flows, true)]
                 .into_iter()
                 .filter_map(|(at, is_flow)| Some((at?, is_flow)))
                 .filter(|(at, _)| (*at..=*at + SEEN_BY_ALL).contains(&now))
-                .map(move |(since, is_flow)| Due { backend, is_flow, since, reason })
+                .map(move |(_, is_flow)| Due { place, is_flow, since, reason })
                 .collect::<Vec<_>>()
         };
         self.lock().iter().flat_map(of).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Departure>> {
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,14 +99,20 @@ mod tests {
     fn what_leaves_is_told_at_its_time_and_for_a_while() {
         let departures = Departures::default();
         assert!(departures.due(0).is_empty());
-        let removed = Departure { reason: EndReason::BackendRemoved, connections: None, flows: Some(30_000) };
+        let removed =
+            Departure { reason: EndReason::BackendRemoved, since: 0, connections: None, flows: Some(30_000) };
         departures.note(7, removed, 0);
-        let down = Departure { reason: EndReason::BackendDown, connections: Some(100), flows: Some(100) };
+        let down = Departure {
+            reason: EndReason::BackendDown,
+            since: 100,
+            connections: Some(100),
+            flows: Some(100),
+        };
         departures.note(8, down, 100);
         assert_eq!(departures.due(100).len(), 2);
         departures.forget(8);
         assert!(departures.due(101).is_empty());
-        let due = Due { backend: 7, is_flow: true, since: 30_000, reason: EndReason::BackendRemoved };
+        let due = Due { place: 7, is_flow: true, since: 0, reason: EndReason::BackendRemoved };
         assert_eq!(departures.due(30_000), [due]);
         assert!(departures.due(32_001).is_empty());
     }

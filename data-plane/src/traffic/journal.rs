@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub(super) rule: Cell<u64>,
     pub(super) pool: Cell<u64>,
     pub(super) backend: Cell<u64>,
+    /// [`super::pool::Member::place`].
+    pub(super) place_of_backend: Cell<u64>,
     server_name: RefCell<Option<Box<str>>>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
@@ -78,6 +80,7 @@ impl Journal {
             rule: Cell::new(0),
             pool: Cell::new(0),
             backend: Cell::new(0),
+            place_of_backend: Cell::new(0),
             server_name: RefCell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -137,9 +140,9 @@ impl Journal {
         let open = self.open.borrow();
         let mut count = 0;
         for (_, entry) in open.iter() {
-            let backend = entry.backend.get();
+            let place = entry.place_of_backend.get();
             let fits = |due: &&Due| {
-                due.backend == backend && due.is_flow == entry.is_flow && entry.accepted <= due.since
+                due.place == place && due.is_flow == entry.is_flow && entry.accepted <= due.since
             };
             if let Some(due) = due.iter().find(fits) {
                 entry.closing.set(Some(due.reason));

@@ -23,7 +23,10 @@ use awe4lb_model::{
 };
 use tokio::sync::Notify;
 
-use super::departures::{Departure, Departures};
+use super::{
+    departures::{Departure, Departures},
+    timers::TICK,
+};
 use crate::control::hot::{AdminState, MemberView, PoolHandle};
 
 /// A pool that runs.
@@ -44,6 +47,11 @@ pub(super) struct Shared {
     pub(super) departures: Arc<Departures>,
 }
 
+/// 0 is nowhere.
+static NEXT_PLACE: AtomicU64 = AtomicU64::new(1);
+
+const TICK_MILLIS: u64 = TICK.as_millis() as u64;
+
 /// How long flows stay at a backend that was removed, unless its pool says otherwise.
 const FLOW_DRAIN: Duration = Duration::from_secs(30);
 
@@ -60,6 +68,8 @@ pub(super) struct Members {
 /// One backend.
 pub(super) struct Member {
     pub(super) number: Number,
+    /// This backend at this address, unlike any other there was in this process.
+    pub(super) place: u64,
     /// Where it is now; empty while its name does not resolve.
     addresses: ArcSwap<Vec<IpAddr>>,
     /// `None`: the listener's.
@@ -125,8 +135,8 @@ impl Member {
     /// Whether a flow is to go elsewhere.
     pub(super) fn is_left_by_flow(&self, begun: u64, now: u64) -> bool {
         let since = self.flows_leave.load(Relaxed);
-        // One that came although the backend was gone already has nowhere better to go.
-        since <= now && begun <= since
+        // `now` may be a tick behind. One that came although the backend was gone already has nowhere better to go.
+        since <= now.saturating_add(TICK_MILLIS) && begun <= since
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -187,8 +197,7 @@ impl PoolState {
         for old in &before {
             // One whose address changed keeps its number, but is another place.
             if !book.entries.iter().any(|entry| Arc::ptr_eq(&entry.member, &old.member)) {
-                let stays = book.entries.iter().any(|entry| entry.member.number == old.member.number);
-                self.part_with(&old.member, placed.pool.removed_drain, stays);
+                self.part_with(&old.member, placed.pool.removed_drain);
             }
         }
         book.placed = placed;
@@ -201,7 +210,7 @@ impl PoolState {
     pub(super) fn remove(&self) {
         let book = self.book();
         for entry in &book.entries {
-            self.part_with(&entry.member, book.placed.pool.removed_drain, false);
+            self.part_with(&entry.member, book.placed.pool.removed_drain);
         }
     }
 
@@ -210,20 +219,18 @@ impl PoolState {
         !self.cell.load().list.iter().any(|one| Arc::ptr_eq(one, member))
     }
 
-    /// `renewed`: a member of the same number took its place, so that only flows can be told from its own.
-    fn part_with(&self, member: &Member, drain: Option<Duration>, renewed: bool) {
+    fn part_with(&self, member: &Member, drain: Option<Duration>) {
         let now = self.now();
         let after = |time: Duration| now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let flows = after(drain.unwrap_or(FLOW_DRAIN));
         member.flows_leave.store(flows, Relaxed);
-        if !renewed {
-            let departure = Departure {
-                reason: EndReason::BackendRemoved,
-                connections: drain.map(after),
-                flows: Some(flows),
-            };
-            self.shared.departures.note(member.number.0, departure, now);
-        }
+        let departure = Departure {
+            reason: EndReason::BackendRemoved,
+            since: now,
+            connections: drain.map(after),
+            flows: Some(flows),
+        };
+        self.shared.departures.note(member.place, departure, now);
     }
 
     /// Tells what is open at members that went down or came back.
@@ -238,12 +245,12 @@ impl PoolState {
             let flows = (is_gone && on_down != OnDown::Keep).then_some(now);
             let connections = (is_gone && matches!(on_down, OnDown::Close | OnDown::Rechoose)).then_some(now);
             entry.member.flows_leave.store(flows.unwrap_or(u64::MAX), Relaxed);
-            let number = entry.member.number.0;
+            let place = entry.member.place;
             if flows.is_some() {
-                let departure = Departure { reason: EndReason::BackendDown, connections, flows };
-                self.shared.departures.note(number, departure, now);
+                let departure = Departure { reason: EndReason::BackendDown, since: now, connections, flows };
+                self.shared.departures.note(place, departure, now);
             } else {
-                self.shared.departures.forget(number);
+                self.shared.departures.forget(place);
             }
         }
     }
@@ -517,6 +524,7 @@ fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
             Entry {
                 member: Arc::new(Member {
                     number: *number,
+                    place: NEXT_PLACE.fetch_add(1, Relaxed),
                     addresses: ArcSwap::from_pointee(addresses),
                     port: backend.address.port,
                     max,

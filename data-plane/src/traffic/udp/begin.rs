@@ -175,6 +175,7 @@ impl Newcomer<'_> {
             }
         };
         entry.backend.set(chosen.permit.member().number.0);
+        entry.place_of_backend.set(chosen.permit.member().place);
         entry.state.set(ConnectionState::Open);
         let backend_open = Open::new(&chosen.counters);
         ending.also(&chosen.counters);
