@@ -61,7 +61,7 @@ pub struct Received {
     pub slot: u32,
     /// The sender; only with [`Source::Listener`].
     pub from: Option<SocketAddr>,
-    /// The address it was sent to; only where the socket asks for it ([`super::udp_options::ask_for_local_address`]).
+    /// The address it was sent to; only where the socket asks for it ([`super::options::ask_for_local_address`]).
     pub local: Option<IpAddr>,
     /// Bytes of payload.
     pub len: u32,

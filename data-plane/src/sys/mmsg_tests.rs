@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::sys::udp_options;
+use crate::sys::options;
 
 fn pair() -> (UdpSocket, UdpSocket) {
     let a = UdpSocket::bind("127.0.0.1:0").expect("bind");
@@ -47,7 +47,7 @@ fn a_run_is_cut_apart_by_the_kernel_and_glued_on_request() {
     let (a, b) = pair();
     for glued in [false, true] {
         if glued {
-            udp_options::ask_for_runs(b.as_fd(), true).expect("UDP_GRO");
+            options::ask_for_runs(b.as_fd(), true).expect("UDP_GRO");
         }
         let source = UdpSocket::bind("127.0.0.1:0").expect("bind");
         source.connect(a.local_addr().expect("address")).expect("connect");
@@ -77,7 +77,7 @@ fn replies_leave_from_the_address_that_was_asked() {
     for (wildcard, asked) in [("0.0.0.0:0", "127.0.0.7"), ("[::]:0", "::1")] {
         let server = UdpSocket::bind(wildcard).expect("bind");
         let asked: IpAddr = asked.parse().expect("an address");
-        udp_options::ask_for_local_address(server.as_fd(), asked.is_ipv6()).expect("pktinfo");
+        options::ask_for_local_address(server.as_fd(), asked.is_ipv6()).expect("pktinfo");
         let client =
             UdpSocket::bind(SocketAddr::new(if asked.is_ipv6() { asked } else { [127, 0, 0, 1].into() }, 0))
                 .expect("bind");

@@ -18,6 +18,7 @@ use awe4lb_model::{
 };
 use rustls::ServerConfig;
 
+use super::transparency;
 use super::{
     gate::Gate,
     lookups::Lookups,
@@ -113,6 +114,7 @@ pub(super) fn compile(
             Err(problem) => problems.push(problem),
         }
     }
+    problems.extend(transparency::check(config));
     let mut snapshot = Snapshot { lookups: Lookups::compile(config, &before.lookups), ..Snapshot::default() };
     let mut reconfigure = Vec::new();
     let mut by_name = HashMap::new();

@@ -212,7 +212,15 @@ struct Path<'a> {
 impl Path<'_> {
     async fn forward(&self, first: Vec<u8>, is_tls: bool, asked: Option<Preamble>) -> EndReason {
         self.ending.note(|entry| entry.state.set(ConnectionState::Dialling));
-        let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
+        let dialled = match dial(
+            self.worker,
+            self.pool,
+            &self.hashable,
+            self.client.listener_port,
+            self.listener.run.affinity.as_ref(),
+        )
+        .await
+        {
             Ok(dialled) => dialled,
             Err(reason) => {
                 refuse(&self.client.socket, is_tls);
@@ -266,7 +274,15 @@ impl Path<'_> {
             counters.handshakes.add(1);
             counters.handshake_micros.add(micros);
         }
-        let dialled = match dial(self.worker, self.pool, &self.hashable, self.client.listener_port).await {
+        let dialled = match dial(
+            self.worker,
+            self.pool,
+            &self.hashable,
+            self.client.listener_port,
+            self.listener.run.affinity.as_ref(),
+        )
+        .await
+        {
             Ok(dialled) => dialled,
             Err(reason) => {
                 session.close();

@@ -29,6 +29,7 @@ mod splice;
 mod timers;
 mod tls;
 mod tls_pump;
+mod transparency;
 mod udp;
 mod worker;
 

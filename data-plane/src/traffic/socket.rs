@@ -15,6 +15,7 @@ use rustix::{
 };
 
 use super::reactor::{Reactor, Ready, Token};
+use crate::sys::options;
 
 /// Closed and forgotten when dropped.
 pub(super) struct Socket {
@@ -45,11 +46,20 @@ impl Socket {
         Self::new(fd, reactor, Ready { writable: true, ..Ready::default() }, Nagle::Off)
     }
 
-    /// Starts to connect.
-    pub(super) fn connect(to: SocketAddr, reactor: &Rc<Reactor>) -> io::Result<Self> {
+    /// Starts to connect. `as_client`: the address that the other side is to see, which is not ours (IP_TRANSPARENT).
+    pub(super) fn connect(
+        to: SocketAddr,
+        as_client: Option<SocketAddr>,
+        reactor: &Rc<Reactor>,
+    ) -> io::Result<Self> {
         let family = if to.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
         let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
         let fd = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
+        if let Some(client) = as_client {
+            options::set_transparent(fd.as_fd(), to.is_ipv6())?;
+            net::sockopt::set_socket_reuseaddr(&fd, true)?;
+            net::bind(&fd, &client)?;
+        }
         let writable = match net::connect(&fd, &to) {
             Ok(()) => true,
             Err(rustix::io::Errno::INPROGRESS) => false,
@@ -203,7 +213,7 @@ mod tests {
 
     fn connected() -> (Socket, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = Socket::connect(listener.local_addr().unwrap(), &Reactor::new().unwrap()).unwrap();
+        let socket = Socket::connect(listener.local_addr().unwrap(), None, &Reactor::new().unwrap()).unwrap();
         (socket, listener.accept().unwrap().0)
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::sys::{
     mmsg::{Received, Source},
-    udp_options,
+    options,
 };
 
 /// Backends that are read before others get their turn.
@@ -105,7 +105,7 @@ impl Server<'_> {
     /// What ICMP said of datagrams that a shared socket sent.
     fn take_errors(&mut self, carrier: &Rc<Carrier>) {
         for _ in 0..ERRORS {
-            let Some((about, error)) = udp_options::next_error(carrier.fd()) else { return };
+            let Some((about, error)) = options::next_error(carrier.fd()) else { return };
             let tag = about.and_then(|about: SocketAddr| carrier.flow_to(about));
             if let Some(tag) = tag.filter(|_| is_refusal(&error)) {
                 self.refused(id_of(tag));

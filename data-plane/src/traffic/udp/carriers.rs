@@ -16,7 +16,7 @@ use super::{
     super::reactor::{Reactor, ReadyList, Token},
     upstream::socket,
 };
-use crate::sys::udp_options;
+use crate::sys::options;
 
 /// Marks the tag of a carrier among those of flows.
 const CARRIER: u64 = 1 << 63;
@@ -114,7 +114,7 @@ const V6: u64 = 1 << 62;
 impl Carrier {
     fn open(to: SocketAddr, place: u32, reactor: &Rc<Reactor>, list: &Rc<ReadyList>) -> io::Result<Rc<Self>> {
         let fd = socket(to)?;
-        udp_options::ask_for_errors(fd.as_fd(), to.is_ipv6())?;
+        options::ask_for_errors(fd.as_fd(), to.is_ipv6())?;
         let tag = CARRIER | if to.is_ipv6() { V6 } else { 0 } | u64::from(place);
         let token = reactor.register_listed(fd.as_fd(), list, tag)?;
         Ok(Rc::new(Self {

@@ -22,7 +22,7 @@ use super::{
     carriers::Carriers,
     flow::Flow,
 };
-use crate::sys::udp_options;
+use crate::sys::options;
 
 /// How often flows are looked at for their end.
 pub(super) const SWEEP: Duration = Duration::from_millis(500);
@@ -58,12 +58,12 @@ impl<'a> Server<'a> {
         let ip = entrance.key.address.ip();
         let bound = (!ip.is_unspecified()).then_some(ip);
         if bound.is_none()
-            && let Err(error) = udp_options::ask_for_local_address(socket.as_fd(), ip.is_ipv6())
+            && let Err(error) = options::ask_for_local_address(socket.as_fd(), ip.is_ipv6())
         {
             tracing::error!(address = %entrance.key.address, %error, "answers may leave from another address than was asked");
         }
         // Without it what the kernel drops is not told.
-        let _ = udp_options::ask_for_overflow(socket.as_fd());
+        let _ = options::ask_for_overflow(socket.as_fd());
         let listener = entrance.listener.borrow().clone();
         let settings = listener.run.udp;
         let mut server = Self {
@@ -131,7 +131,7 @@ impl<'a> Server<'a> {
         if wanted != self.takes_runs {
             self.takes_runs = wanted;
             // Without it datagrams come one by one, which is only slower.
-            let _ = udp_options::ask_for_runs(self.socket.as_fd(), wanted);
+            let _ = options::ask_for_runs(self.socket.as_fd(), wanted);
         }
     }
 

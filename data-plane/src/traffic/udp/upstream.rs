@@ -13,7 +13,7 @@ use super::{
     super::reactor::{Reactor, ReadyList, Token},
     carriers::Lane,
 };
-use crate::sys::udp_options;
+use crate::sys::options;
 
 /// Closed, or given back, when dropped.
 pub(super) enum Upstream {
@@ -30,18 +30,18 @@ pub(super) struct Own {
 
 impl Upstream {
     /// A socket of its own. Never waits: UDP has nobody to wait for. `as_client`: the address that the backend is to see,
-    /// which is not ours (IP_TRANSPARENT). `runs`: see [`udp_options::ask_for_runs`].
+    /// which is not ours (IP_TRANSPARENT). `runs`: see [`options::ask_for_runs`].
     pub(super) fn connect(to: SocketAddr, as_client: Option<SocketAddr>, runs: bool) -> io::Result<Self> {
         let fd = socket(to)?;
         if let Some(client) = as_client {
-            udp_options::set_transparent(fd.as_fd(), to.is_ipv6())?;
+            options::set_transparent(fd.as_fd(), to.is_ipv6())?;
             // A client may have flows to several backends, by several listeners.
             net::sockopt::set_socket_reuseaddr(&fd, true)?;
             net::bind(&fd, &client)?;
         }
         net::connect(&fd, &to)?;
         // Without it datagrams come one by one, which is only slower.
-        let _ = udp_options::ask_for_runs(fd.as_fd(), runs);
+        let _ = options::ask_for_runs(fd.as_fd(), runs);
         Ok(Self::Own(Own { fd, watched: None }))
     }
 

@@ -1,4 +1,4 @@
-//! Socket options of UDP that have no safe binding, and the queue of errors that ICMP brings.
+//! Socket options that have no safe binding, and the queue of errors that ICMP brings.
 
 #![expect(unsafe_code, reason = "these options and control messages have no safe binding here")]
 
