@@ -70,7 +70,11 @@ impl Sample {
             scenario,
             contender,
             round,
-            cost: window.cpu_nanos as f64 / units * scale,
+            cost: if scenario.is_rate() {
+                window.seconds * 1e6 / units
+            } else {
+                window.cpu_nanos as f64 / units * scale
+            },
             per_second: window.units as f64 / window.seconds,
             offered,
             failed: window.failed,
@@ -170,12 +174,17 @@ impl Row {
 }
 
 /// The marks and, in brackets, what would be better still.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 17] = [
     Row::new(Scenario::Conn, "short connection", "µs CPU", 1.05, Some(0.98)),
     Row::new(Scenario::Bulk1, "bulk, 1 stream", "s CPU/GB", 0.45, Some(0.35)),
     Row::new(Scenario::Bulk8, "bulk, 8 streams", "s CPU/GB", 0.45, Some(0.35)),
     Row::new(Scenario::Echo, "small echo, kept", "µs CPU", 1.05, Some(0.97)),
-    Row::new(Scenario::Udp, "datagram there and back", "µs CPU", 1.0, None),
+    Row::new(Scenario::Udp, "datagram there and back, 64 flows, 4 in flight", "µs CPU", 0.52, Some(0.42)),
+    Row::new(Scenario::UdpBurst, "… 4 flows, 64 in flight, 1,200 B", "µs CPU", 0.5, Some(0.38)),
+    Row::new(Scenario::UdpSingle, "… 1,000 flows, 1 in flight", "µs CPU", 0.95, Some(0.85)),
+    // 1.35 and 1.5 times as many.
+    Row::new(Scenario::UdpRate, "… time of one at saturation, 64 flows", "µs", 0.74, Some(0.67)),
+    Row::new(Scenario::UdpNew, "… each from a new client, time of one", "µs", 1.0, Some(0.5)),
     Row::new(Scenario::Tls, "full TLS 1.3 handshake, ECDSA P-256", "µs CPU", 0.65, Some(0.58)),
     Row::new(Scenario::TlsRsa, "full TLS 1.3 handshake, RSA-2048", "µs CPU", 0.9, Some(0.8)),
     Row::new(Scenario::TlsResumed, "resumed TLS 1.3 handshake", "µs CPU", 0.75, Some(0.6)),
@@ -183,6 +192,7 @@ const ROWS: [Row; 12] = [
     Row::new(Scenario::TlsBulk, "bulk through TLS termination", "s CPU/GB", 0.85, Some(0.7)),
     Row::new(Scenario::Idle, "idle connection", "KiB", 2.5, Some(1.8)),
     Row::new(Scenario::IdleTls, "idle TLS connection", "KiB", 9.0, Some(6.0)),
+    Row::new(Scenario::IdleUdp, "idle flow of datagrams", "KiB", 1.0, Some(0.5)),
 ];
 
 /// One ratio with its judgement.
@@ -303,7 +313,9 @@ impl Report {
     }
 
     fn idle_table(&self, text: &mut String) {
-        for (scenario, kind) in [(Scenario::Idle, "idle"), (Scenario::IdleTls, "idle TLS")] {
+        for (scenario, kind) in
+            [(Scenario::Idle, "idle"), (Scenario::IdleTls, "idle TLS"), (Scenario::IdleUdp, "idle flow")]
+        {
             if self.has(scenario) {
                 self.idle_table_of(text, scenario, kind);
             }
@@ -352,13 +364,13 @@ impl Report {
             let failed: u64 = self
                 .samples
                 .iter()
-                .filter(|sample| sample.contender == contender && sample.scenario != Scenario::Udp)
+                .filter(|sample| sample.contender == contender && !sample.scenario.is_udp())
                 .map(|sample| sample.failed)
                 .sum();
             let lost: u64 = self
                 .samples
                 .iter()
-                .filter(|sample| sample.contender == contender && sample.scenario == Scenario::Udp)
+                .filter(|sample| sample.contender == contender && sample.scenario.is_udp())
                 .map(|sample| sample.failed)
                 .sum();
             if failed + lost > 0 {

@@ -19,8 +19,8 @@ use crate::{
     sys,
     transport::Tls,
     work::{
-        Plan, Work, bulk::Bulk, datagrams::Datagrams, echo::Echoes, idle, measure, short,
-        short::ShortConnections,
+        Plan, Work, bulk::Bulk, datagrams::Datagrams, echo::Echoes, idle, measure, newcomers::Newcomers,
+        short, short::ShortConnections,
     },
 };
 
@@ -38,6 +38,14 @@ pub enum Scenario {
     Echo,
     /// Datagrams, 64 flows with 4 in flight each.
     Udp,
+    /// Datagrams, 4 flows with 64 in flight each, 1,200 bytes.
+    UdpBurst,
+    /// Datagrams, 1,000 flows with one in flight each.
+    UdpSingle,
+    /// The time a datagram takes when all there is of the machine is in use.
+    UdpRate,
+    /// Datagrams of which each comes from a new client.
+    UdpNew,
     /// Short connections with a full TLS 1.3 handshake, ECDSA P-256.
     Tls,
     /// The same with RSA-2048.
@@ -52,16 +60,22 @@ pub enum Scenario {
     Idle,
     /// Idle TLS connections.
     IdleTls,
+    /// Idle flows of datagrams.
+    IdleUdp,
 }
 
 impl Scenario {
     /// All, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Conn,
         Self::Bulk1,
         Self::Bulk8,
         Self::Echo,
         Self::Udp,
+        Self::UdpBurst,
+        Self::UdpSingle,
+        Self::UdpRate,
+        Self::UdpNew,
         Self::Tls,
         Self::TlsRsa,
         Self::TlsResumed,
@@ -69,6 +83,7 @@ impl Scenario {
         Self::TlsBulk,
         Self::Idle,
         Self::IdleTls,
+        Self::IdleUdp,
     ];
 
     /// As the flags name it.
@@ -78,7 +93,17 @@ impl Scenario {
 
     /// Whether connections are weighed that do nothing.
     pub fn is_idle(self) -> bool {
-        matches!(self, Self::Idle | Self::IdleTls)
+        matches!(self, Self::Idle | Self::IdleTls | Self::IdleUdp)
+    }
+
+    /// Whether a unit is a datagram.
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::UdpBurst | Self::UdpSingle | Self::UdpRate | Self::UdpNew)
+    }
+
+    /// Whether what counts is how much gets through rather than what that costs.
+    pub fn is_rate(self) -> bool {
+        matches!(self, Self::UdpRate | Self::UdpNew)
     }
 
     /// Whether a unit is a byte.
@@ -86,6 +111,9 @@ impl Scenario {
         matches!(self, Self::Bulk1 | Self::Bulk8 | Self::TlsBulk)
     }
 }
+
+/// As many as nginx has ports for, with some to spare.
+const IDLE_FLOWS: usize = 10_000;
 
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
@@ -274,8 +302,11 @@ impl Bench {
             Scenario::Bulk1 => Box::new(Bulk::open(&running.bulk, 1, None)?),
             Scenario::Bulk8 => Box::new(Bulk::open(&running.bulk, 8, None)?),
             Scenario::Echo => Box::new(Echoes::open(&running.echo, None, 64, 100, arguments.echo_rate)?),
-            Scenario::Udp if running.udp.is_empty() => return Ok(None),
-            Scenario::Udp => Box::new(Datagrams::open(&running.udp, 64, 4, 200)?),
+            udp if udp.is_udp() && running.udp.is_empty() => return Ok(None),
+            Scenario::UdpBurst => Box::new(Datagrams::open(&running.udp, 4, 64, 1_200)?),
+            Scenario::UdpSingle => Box::new(Datagrams::open(&running.udp, 1_000, 1, 200)?),
+            Scenario::UdpNew => Box::new(Newcomers::open(running.udp_new[0], 64)?),
+            Scenario::Udp | Scenario::UdpRate => Box::new(Datagrams::open(&running.udp, 64, 4, 200)?),
             Scenario::Tls
             | Scenario::TlsRsa
             | Scenario::TlsResumed
@@ -284,7 +315,7 @@ impl Bench {
                 Some(addresses) => self.tls_work(scenario, addresses)?,
                 None => return Ok(None),
             },
-            Scenario::Idle | Scenario::IdleTls => return Ok(None),
+            Scenario::Idle | Scenario::IdleTls | Scenario::IdleUdp => return Ok(None),
         };
         Ok(Some(work))
     }
@@ -349,6 +380,11 @@ impl Bench {
             let needed = 2 * self.arguments.idle_connections as u64 + 500;
             if sys::open_files() < needed {
                 bail!("{needed} open files are needed and {} allowed", sys::open_files());
+            }
+            if scenario == Scenario::IdleUdp {
+                let Some(to) = fresh.udp.first() else { return Ok(None) };
+                let idle = idle::measure_flows(*to, IDLE_FLOWS, window, &fresh.pids()).with_context(about)?;
+                return Ok(Some(Sample::idle(scenario, contender, round, idle)));
             }
             let (to, tls) = match (&fresh.tls, scenario) {
                 (_, Scenario::Idle) => (&fresh.echo[..], None),

@@ -213,6 +213,62 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Sends the first `count` datagrams from an unconnected socket to one address, each from an address of its own.
+    /// Returns how many the kernel took.
+    pub fn send_from(
+        &mut self,
+        socket: &impl AsRawFd,
+        to: SocketAddrV4,
+        sources: &[Ipv4Addr],
+    ) -> io::Result<usize> {
+        #[repr(C, align(8))]
+        #[derive(Clone, Copy)]
+        struct Control([u8; 64]);
+        let count = sources.len().min(BATCH);
+        // SAFETY: zeros are valid for all of these types.
+        let (mut vectors, mut headers, mut name): (
+            [libc::iovec; BATCH],
+            [libc::mmsghdr; BATCH],
+            libc::sockaddr_in,
+        ) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        name.sin_family = libc::AF_INET as libc::sa_family_t;
+        name.sin_port = to.port().to_be();
+        name.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+        let mut controls = [Control([0; 64]); BATCH];
+        for (index, source) in sources.iter().enumerate().take(count) {
+            vectors[index].iov_base = self.bytes[index].as_mut_ptr().cast();
+            vectors[index].iov_len = self.lengths[index];
+            let header = &mut headers[index].msg_hdr;
+            header.msg_iov = &mut vectors[index];
+            header.msg_iovlen = 1;
+            header.msg_name = ptr::from_mut(&mut name).cast();
+            header.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            header.msg_control = controls[index].0.as_mut_ptr().cast();
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(*source).to_be() },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            // SAFETY: the 64 bytes are aligned for a header, and hold one with this payload.
+            unsafe {
+                let size = mem::size_of::<libc::in_pktinfo>() as u32;
+                header.msg_controllen = libc::CMSG_SPACE(size) as usize;
+                let first = libc::CMSG_FIRSTHDR(header);
+                (*first).cmsg_level = libc::IPPROTO_IP;
+                (*first).cmsg_type = libc::IP_PKTINFO;
+                (*first).cmsg_len = libc::CMSG_LEN(size) as usize;
+                libc::CMSG_DATA(first).cast::<libc::in_pktinfo>().write_unaligned(info);
+            }
+        }
+        // SAFETY: every header points to buffers of ours that outlive the call, with their true lengths.
+        let sent = unsafe {
+            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}
+
 /// The child gets `signal` when the thread that starts it ends, however it ends.
 pub fn die_with_parent(command: &mut Command, signal: i32) {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.

@@ -86,6 +86,8 @@ struct Ports {
     bulk: u16,
     tls: Terminating,
     udp: u16,
+    /// Where flows end soon.
+    udp_new: u16,
 }
 
 /// The three that terminate TLS, as ports or as addresses.
@@ -111,6 +113,7 @@ impl Ports {
         ];
         let [echo, bulk, ecdsa, rsa, tls_bulk] = &listeners;
         let udp = UdpSocket::bind("127.0.0.1:0")?;
+        let udp_new = UdpSocket::bind("127.0.0.1:0")?;
         Ok(Self {
             echo: echo.local_addr()?.port(),
             bulk: bulk.local_addr()?.port(),
@@ -120,6 +123,7 @@ impl Ports {
                 bulk: tls_bulk.local_addr()?.port(),
             },
             udp: udp.local_addr()?.port(),
+            udp_new: udp_new.local_addr()?.port(),
         })
     }
 }
@@ -137,6 +141,8 @@ pub struct Running {
     pub tls: Option<Terminating<[SocketAddr; 1]>>,
     /// Where the datagram echo answers; HAProxy forwards no datagrams.
     pub udp: Vec<SocketAddr>,
+    /// For datagrams, where flows end soon; likewise.
+    pub udp_new: Vec<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -164,7 +170,7 @@ impl Running {
         let bulk = at(contender.tcp_addresses(), backend.bulk);
         let udp = at(contender.udp_addresses(), backend.udp);
         if contender == Contender::Direct {
-            return Ok(Self { contender, echo, bulk, tls: None, udp, process: None });
+            return Ok(Self { contender, echo, bulk, tls: None, udp_new: udp.clone(), udp, process: None });
         }
         let ports = Ports::free()?;
         let site = Site { folder, ports, echo, bulk, udp };
@@ -187,6 +193,7 @@ impl Running {
                 bulk: own(ports.tls.bulk),
             }),
             udp: if contender == Contender::Haproxy { Vec::new() } else { own(ports.udp).to_vec() },
+            udp_new: if contender == Contender::Haproxy { Vec::new() } else { own(ports.udp_new).to_vec() },
             process: Some(process),
         })
     }

@@ -49,11 +49,13 @@ stream {{
              proxy_pass {upstream}; }}"
         )?;
     }
-    writeln!(
-        text,
-        "  server {{ listen 127.0.0.1:{} udp reuseport; proxy_timeout 60s; proxy_pass udp; }}\n}}",
-        ports.udp
-    )?;
+    for (port, timeout) in [(ports.udp, "60s"), (ports.udp_new, "1s")] {
+        writeln!(
+            text,
+            "  server {{ listen 127.0.0.1:{port} udp reuseport; proxy_timeout {timeout}; proxy_pass udp; }}"
+        )?;
+    }
+    text.push_str("}\n");
     Ok(text)
 }
 

@@ -46,6 +46,7 @@ fn document(site: &Site<'_>) -> Result<String, std::fmt::Error> {
         ("tls-rsa", ports.tls.rsa, "echo", ", tls: { certificates: [bench-rsa] }"),
         ("tls-bulk", ports.tls.bulk, "bulk", ", tls: { certificates: [bench] }"),
         ("udp", ports.udp, "udp", ", protocol: udp, udp: { idleTimeout: 60s }"),
+        ("udp-new", ports.udp_new, "udp", ", protocol: udp, udp: { idleTimeout: 1s, maxFlows: 1000000 }"),
     ] {
         writeln!(
             text,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::echo::Echoes;
+use super::{echo::Echoes, newcomers::Newcomers};
 use crate::{cost, transport::Tls};
 
 /// What every connection sends and gets back before it rests.
@@ -38,17 +38,32 @@ pub fn measure(
     first.once_around()?;
     drop(first);
     std::thread::sleep(Duration::from_millis(300));
-    let (before, slab) = (cost::memory(pids), cost::slab_kib());
+    weigh(connections, window, pids, || {
+        let mut held = Echoes::open(targets, tls, connections, BYTES, 1.0)?;
+        held.once_around()?;
+        Ok(held)
+    })
+}
 
-    let mut held = Echoes::open(targets, tls, connections, BYTES, 1.0)?;
-    held.once_around()?;
+/// The same for flows of datagrams, each of which had one there and one back.
+pub fn measure_flows(target: SocketAddr, flows: usize, window: Duration, pids: &[u32]) -> io::Result<Idle> {
+    weigh(flows, window, pids, || Newcomers::visit(target, flows))
+}
+
+fn weigh<T>(
+    connections: usize,
+    window: Duration,
+    pids: &[u32],
+    open: impl FnOnce() -> io::Result<T>,
+) -> io::Result<Idle> {
+    let (before, slab) = (cost::memory(pids), cost::slab_kib());
+    let _held = open()?;
     std::thread::sleep(Duration::from_secs(1));
     let (cpu, begin) = (cost::cpu_nanos(pids), Instant::now());
     std::thread::sleep(window);
     let spent = cost::cpu_nanos(pids).saturating_sub(cpu) as f64;
     let seconds = begin.elapsed().as_secs_f64();
     let after = cost::memory(pids);
-
     let each = |after: u64, before: u64| (after as f64 - before as f64) / connections as f64;
     Ok(Idle {
         pss_kib: each(after.pss, before.pss),

@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod datagrams;
 pub mod echo;
 pub mod idle;
+pub mod newcomers;
 pub mod paced;
 pub mod short;
 pub mod streams;
