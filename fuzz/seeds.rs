@@ -1,6 +1,7 @@
 //! Writes into `FOLDER/TARGET` what each target starts from: valid inputs, made by the code of today, so that they
 //! never lag behind a format. `seeds FOLDER`, from the root of the repository.
 
+mod quic;
 mod shape;
 
 use std::{fs, path::Path};
@@ -111,6 +112,11 @@ fn main() {
         put("client_hello", &format!("{name}-in-records"), &[&records(&hello, 40)]);
     }
 
+    put("quic", "hello-of-two", &[b"c\0\x80dc\x80\xff"]);
+    put("quic", "backwards", &[b"c\x80\xffc\0\x80"]);
+    put("quic", "frames", &[b"i\0\x0d\x01\0\x02\x01\x02\x01\x03\x04\x05\x06\0\x01\x01i\x01\x02\x1c\0"]);
+    let packet = quic::initial(true, 7, &quic::crypto(0, &quic::HELLO[..64]));
+    put("quic", "raw", &[b"r", &[packet.len() as u8], &packet]);
     for (name, header) in proxy_headers() {
         put("proxy_protocol", name, &[&header, b"rest"]);
     }

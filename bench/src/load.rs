@@ -19,7 +19,10 @@ use serde::Serialize;
 use crate::{
     certificate::{self, Trust},
     transport::Tls,
-    work::{Work, paced::PacedDatagrams, short, short::ShortConnections, streams, streams::Streams},
+    work::{
+        Work, datagrams::Datagrams, flood::Flood, paced::PacedDatagrams, short, short::ShortConnections,
+        streams, streams::Streams,
+    },
 };
 
 /// What is spoken to the targets.
@@ -31,6 +34,8 @@ pub enum Protocol {
     Tls,
     /// Datagrams.
     Udp,
+    /// Datagrams from made-up addresses, whose answers nobody waits for.
+    Flood,
 }
 
 /// Flags of `load`.
@@ -69,6 +74,12 @@ pub struct LoadArgs {
     /// Flows of datagrams.
     #[arg(long, default_value_t = 64)]
     pub flows: usize,
+    /// Datagrams that each flow keeps on their way, as fast as they come back: instead of `--rate`, for saturation.
+    #[arg(long, default_value_t = 0)]
+    pub in_flight: usize,
+    /// Addresses that a flood comes from.
+    #[arg(long, default_value_t = 200_000)]
+    pub sources: u32,
     /// Let clients come from 127.0.0.2–20 in turn, so that ports do not run out.
     #[arg(long)]
     pub spread_sources: bool,
@@ -136,7 +147,9 @@ impl Latency {
 pub fn run(arguments: &LoadArgs) -> anyhow::Result<()> {
     let until = Until::new(arguments)?;
     let outcome = match arguments.protocol {
+        Protocol::Udp if arguments.in_flight > 0 => echoes(arguments, &until)?,
         Protocol::Udp => datagrams(arguments, &until)?,
+        Protocol::Flood => flood(arguments, &until)?,
         Protocol::Tcp | Protocol::Tls => connections(arguments, &until)?,
     };
     println!("{}", serde_json::to_string(&outcome)?);
@@ -182,7 +195,7 @@ fn connections(arguments: &LoadArgs, until: &Until) -> anyhow::Result<Outcome> {
             let name = ServerName::try_from(arguments.sni.clone()).context("--sni")?;
             Some(Tls { config: certificate::client(&trust, false)?, name })
         }
-        Protocol::Tcp | Protocol::Udp => None,
+        Protocol::Tcp | Protocol::Udp | Protocol::Flood => None,
     };
     let mut short = (arguments.rate > 0.0)
         .then(|| {
@@ -285,6 +298,39 @@ fn datagrams(arguments: &LoadArgs, until: &Until) -> anyhow::Result<Outcome> {
         };
         outcome.add(*target, &sums);
     }
+    Ok(outcome)
+}
+
+/// Datagrams as fast as they come back.
+fn echoes(arguments: &LoadArgs, until: &Until) -> anyhow::Result<Outcome> {
+    let [target] = arguments.target[..] else { bail!("--in-flight has one --target") };
+    let mut load = Datagrams::open(&[target], arguments.flows, arguments.in_flight, arguments.bytes)?;
+    while !until.over() {
+        load.step()?;
+    }
+    let seconds = until.begin.elapsed().as_secs_f64();
+    load.finish(Duration::from_secs(1))?;
+    let latency_micros = load.latencies().map(Latency::of).unwrap_or_default();
+    let (received, lost, damaged) = (load.units(), load.failed() - load.damaged, load.damaged);
+    let mut outcome = Outcome { seconds, latency_micros, ..Outcome::default() };
+    let sums = Sums {
+        datagrams_sent: received + lost + damaged,
+        datagrams_received: received,
+        datagrams_damaged: damaged,
+        ..Sums::default()
+    };
+    outcome.add(target, &sums);
+    Ok(outcome)
+}
+
+fn flood(arguments: &LoadArgs, until: &Until) -> anyhow::Result<Outcome> {
+    let [target] = arguments.target[..] else { bail!("a flood has one --target") };
+    let mut load = Flood::open(target, arguments.sources.max(1), arguments.rate, arguments.bytes)?;
+    while !until.over() {
+        load.turn(Duration::from_millis(2));
+    }
+    let mut outcome = Outcome { seconds: until.begin.elapsed().as_secs_f64(), ..Outcome::default() };
+    outcome.add(target, &Sums { datagrams_sent: load.sent, ..Sums::default() });
     Ok(outcome)
 }
 

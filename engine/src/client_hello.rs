@@ -157,6 +157,15 @@ pub fn sniff(bytes: &[u8]) -> Sniff {
     }
 }
 
+/// Looks at a handshake message without records, as far as it is there: what QUIC carries.
+pub fn sniff_message(bytes: &[u8]) -> Sniff {
+    match message(bytes) {
+        Message::Whole(body) => parse(body).map_or(Sniff::Malformed, Sniff::Hello),
+        Message::Wrong => Sniff::Malformed,
+        Message::Partial => need_more(bytes),
+    }
+}
+
 fn need_more(bytes: &[u8]) -> Sniff {
     if bytes.len() >= MAX_HELLO_BYTES { Sniff::TooLarge } else { Sniff::NeedMore }
 }

@@ -11,5 +11,6 @@ pub mod flows;
 pub mod health;
 pub mod preamble;
 pub mod proxy_protocol;
+pub mod quic;
 pub mod rate;
 pub mod route;

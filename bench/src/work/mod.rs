@@ -4,6 +4,7 @@
 pub mod bulk;
 pub mod datagrams;
 pub mod echo;
+pub mod flood;
 pub mod idle;
 pub mod newcomers;
 pub mod paced;

@@ -33,7 +33,7 @@ pub struct Newcomers {
 }
 
 /// The address of the n-th client: none of those that other loads and backends use.
-fn client(n: u32) -> Ipv4Addr {
+pub(super) fn client(n: u32) -> Ipv4Addr {
     let n = n % (200 * 250 * 250);
     Ipv4Addr::new(127, (40 + n / 62_500) as u8, (1 + n / 250 % 250) as u8, (1 + n % 250) as u8)
 }

@@ -11,6 +11,10 @@ use std::{
 
 use super::mmsg::{Name, read_name};
 
+/// Bytes that may wait in a socket for datagrams; the kernel doubles it and caps it at net.core.rmem_max. It is a bound:
+/// a socket where nothing waits takes no more memory.
+const BUFFER: libc::c_int = 4 * 1024 * 1024;
+
 /// From now on the kernel tells which address a datagram was sent to: for sockets bound to every address.
 pub fn ask_for_local_address(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     if v6 {
@@ -25,9 +29,12 @@ pub fn ask_for_runs(socket: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())
 }
 
-/// From now on the kernel tells how many datagrams found the socket's queue full.
-pub fn ask_for_overflow(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+/// Room for a burst of datagrams in both directions; what finds none is counted by the kernel, and told with the next.
+/// Nothing of it has to work: a socket with less room only loses more.
+pub fn make_room(socket: BorrowedFd<'_>) {
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, BUFFER);
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, BUFFER);
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
 }
 
 /// From now on errors that ICMP brings are kept with the address they concern: for sockets that are not connected.

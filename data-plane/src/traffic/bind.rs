@@ -1,16 +1,18 @@
 //! Listening sockets: one a worker by SO_REUSEPORT, all of them made before anything live is touched.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use awe4lb_model::Protocol;
 use socket2::{Domain, Socket, Type};
 
 use super::compile::SocketKey;
+use crate::sys::options;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Room for datagrams that wait; the kernel doubles it and caps it at net.core.rmem_max.
-const UDP_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Binds `key` once for each worker. The port of another process is an error, although SO_REUSEPORT might share it:
 /// `probe` finds that out, and is left out only where a socket of ours holds the port until the change is made.
@@ -41,8 +43,7 @@ fn bound(key: SocketKey, shared: bool) -> io::Result<Socket> {
         // Accepted connections inherit it.
         socket.set_tcp_nodelay(true)?;
     } else {
-        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-        let _ = socket.set_send_buffer_size(UDP_BUFFER);
+        options::make_room(socket.as_fd());
     }
     socket.set_reuse_port(shared)?;
     socket.bind(&key.address.into())?;

@@ -18,13 +18,13 @@ use awe4lb_model::{
 };
 use rustls::ServerConfig;
 
-use super::transparency;
 use super::{
     gate::Gate,
     lookups::Lookups,
     pool::{PoolState, Shared},
     tls,
 };
+use super::{transparency, udp::ConnectionIds};
 use crate::control::hot::Problem;
 
 /// A socket's key: sockets are kept while it stays, whatever listener it belongs to.
@@ -68,6 +68,8 @@ pub(super) struct ListenerRun {
     pub(super) open: Arc<AtomicU32>,
     /// Open flows, likewise.
     pub(super) flows: Arc<FlowQuota>,
+    /// Connection ids of QUIC, likewise.
+    pub(super) connection_ids: Arc<ConnectionIds>,
     /// What counts as one client of flows.
     pub(super) client_prefix: ClientPrefix,
     /// The clients of its group, and how long they are remembered in milliseconds.
@@ -222,6 +224,11 @@ fn listener(
         }),
         open: before.listeners.get(&placed.number).map(|old| old.open.clone()).unwrap_or_default(),
         flows: before.listeners.get(&placed.number).map(|old| old.flows.clone()).unwrap_or_default(),
+        connection_ids: before
+            .listeners
+            .get(&placed.number)
+            .map(|old| old.connection_ids.clone())
+            .unwrap_or_default(),
     })
 }
 

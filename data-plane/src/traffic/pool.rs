@@ -3,6 +3,7 @@
 //! Health, admin states, addresses and ejections change the cell, never the pool; a connection reads the cell once.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,7 +19,7 @@ use awe4lb_engine::{
     health::{Health, Passive, may_eject},
 };
 use awe4lb_model::{
-    BackendHost, Balance, EndReason, OnDown, WhenAllDown,
+    Backend, BackendHost, Balance, EndReason, OnDown, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use tokio::sync::Notify;
@@ -92,6 +93,11 @@ struct Active(AtomicU32);
 
 /// The slow half: what is known of each member, behind a lock that connections do not take.
 struct Book {
+    /// As configured.
+    configured: Arc<PlacedPool>,
+    /// What sources added to it.
+    discovered: Vec<(Number, Backend)>,
+    /// Both together.
     placed: Arc<PlacedPool>,
     entries: Vec<Entry>,
     /// The priority of the tier in use, where it stays in use until it fails.
@@ -172,7 +178,9 @@ impl Member {
 
 impl PoolState {
     pub(super) fn new(placed: Arc<PlacedPool>, shared: Arc<Shared>) -> Arc<Self> {
-        let mut book = Book { entries: entries(&placed, &[]), placed, held: None };
+        let entries = entries(&placed, &[]);
+        let configured = placed.clone();
+        let mut book = Book { configured, discovered: Vec::new(), placed, entries, held: None };
         // What is there from the start has nothing to warm up from.
         book.entries.iter_mut().for_each(|entry| entry.usable_since = Some(0));
         let members = book.members(u64::MAX);
@@ -192,18 +200,29 @@ impl PoolState {
     /// A newer configuration of the same pool: backends that stay keep their health, counts and connections.
     pub(super) fn configure(&self, placed: Arc<PlacedPool>) {
         let mut book = self.book();
+        if placed.pool.discovery.is_empty() {
+            book.discovered.clear();
+        }
+        book.configured = placed;
+        self.rearrange(&mut book);
+    }
+
+    /// Puts the members together anew, after what is configured or what was discovered has changed.
+    fn rearrange(&self, book: &mut Book) {
+        let placed = with_discovered(&book.configured, &book.discovered);
         let before = std::mem::take(&mut book.entries);
         book.entries = entries(&placed, &before);
+        let stays: HashSet<u64> = book.entries.iter().map(|entry| entry.member.place).collect();
         for old in &before {
             // One whose address changed keeps its number, but is another place.
-            if !book.entries.iter().any(|entry| Arc::ptr_eq(&entry.member, &old.member)) {
+            if !stays.contains(&old.member.place) {
                 self.part_with(&old.member, placed.pool.removed_drain);
             }
         }
         book.placed = placed;
         book.held = None;
         book.let_back(self.now());
-        self.publish(&mut book);
+        self.publish(book);
     }
 
     /// The pool is gone, and all its backends with it.
@@ -356,6 +375,16 @@ impl PoolHandle for PoolState {
         self.change(backend, |entry| entry.member.addresses.store(Arc::new(addresses)));
     }
 
+    fn set_discovered(&self, members: Vec<(Number, Backend)>) -> bool {
+        let mut book = self.book();
+        if book.discovered == members {
+            return false;
+        }
+        book.discovered = members;
+        self.rearrange(&mut book);
+        true
+    }
+
     fn set_admin(&self, backend: Number, state: AdminState) {
         self.change(backend, |entry| entry.admin = state);
     }
@@ -492,14 +521,26 @@ impl Entry {
     }
 }
 
+/// A pool with the backends that were discovered after those that are configured.
+fn with_discovered(configured: &Arc<PlacedPool>, discovered: &[(Number, Backend)]) -> Arc<PlacedPool> {
+    if discovered.is_empty() {
+        return configured.clone();
+    }
+    let mut placed = PlacedPool::clone(configured);
+    placed.backend_numbers.extend(discovered.iter().map(|(number, _)| *number));
+    placed.pool.backends.extend(discovered.iter().map(|(_, backend)| backend.clone()));
+    Arc::new(placed)
+}
+
 /// The members of a pool, those that stay taken over from `before`. A backend whose address or limit changed is the same
 /// backend, but what was known of the old address is not.
 fn entries(placed: &PlacedPool, before: &[Entry]) -> Vec<Entry> {
     let backends = placed.backend_numbers.iter().zip(&placed.pool.backends);
+    let before: HashMap<Number, &Entry> = before.iter().map(|entry| (entry.member.number, entry)).collect();
     backends
         .map(|(number, backend)| {
             let max = backend.max_connections.unwrap_or(u32::MAX);
-            let old = before.iter().find(|entry| entry.member.number == *number);
+            let old = before.get(number).copied();
             let fixed = match &backend.address.host {
                 BackendHost::Ip(ip) => Some(*ip),
                 BackendHost::Name(_) => None,

@@ -19,7 +19,7 @@ use super::{
     server::Server,
 };
 use crate::sys::{
-    mmsg::{Received, Source},
+    mmsg::{Batch, Received, Source},
     options,
 };
 
@@ -73,6 +73,9 @@ impl Server<'_> {
         };
         flow.last_burst = slots.len() as u32;
         let is_all = slots.len() < most;
+        if let Some(total) = overflow(&scratch.batch, &slots) {
+            flow.upstream.overflow().count(total, &self.listener.counters);
+        }
         self.answer(id, slots, scratch, now);
         is_all
     }
@@ -89,6 +92,9 @@ impl Server<'_> {
             }
         };
         let is_all = slots.len() < most;
+        if let Some(total) = overflow(&scratch.batch, &slots) {
+            carrier.overflow().count(total, &self.listener.counters);
+        }
         let mut at = slots.start;
         while at < slots.end {
             let from = scratch.batch.received(at).from;
@@ -139,6 +145,9 @@ impl Server<'_> {
             if passed == 0 {
                 continue;
             }
+            if let Some(quic) = &self.quic {
+                quic.learn(flow, id, batch.payload(slot, 0, received.segment.min(received.len)));
+            }
             if let Some(extras) = &mut flow.extras
                 && let Err(why) = extras.gives(passed, received.len, now)
             {
@@ -179,6 +188,11 @@ impl Server<'_> {
             self.end(id, EndReason::FlowComplete);
         }
     }
+}
+
+/// What the kernel says with the last of these of those that found no room.
+fn overflow(batch: &Batch, slots: &Range<u32>) -> Option<u32> {
+    slots.clone().next_back().and_then(|last| batch.received(last).overflow)
 }
 
 /// How many a slot holds.

@@ -30,6 +30,8 @@ use crate::control::hot::ConnectionState;
 
 /// So many flows of a listening socket have sockets of their own, which are cheaper to use; those beyond share.
 const OWN_SOCKETS: u32 = 1_024;
+/// Flows that make room for others, of one batch of datagrams.
+const EVICTIONS: u32 = 4;
 
 impl Server<'_> {
     /// A flow for a client that has none, with its first datagram; `None` when it was refused, and counted as such.
@@ -86,7 +88,11 @@ impl Server<'_> {
             Place::Free(permit) => permit,
             Place::ClientFull => return Err(EndReason::ClientFlowLimit),
             Place::InsteadOfAnother(permit) => {
-                let evicted = self.table.evict().ok_or(EndReason::FlowTableFull)?;
+                // A flood may not spend our time: who waits in the queue behind it is served as well.
+                self.evictions += 1;
+                let may_evict = self.evictions <= EVICTIONS;
+                let evicted = may_evict.then(|| self.table.evict()).flatten();
+                let evicted = evicted.ok_or(EndReason::FlowTableFull)?;
                 self.forget(evicted.value, evicted.reason);
                 permit
             }
@@ -197,6 +203,7 @@ impl Newcomer<'_> {
             pool,
             permit: chosen.permit,
             extras: extras.boxed(),
+            learnt: None,
             begun: self.now,
             answered: false,
             round: 0,

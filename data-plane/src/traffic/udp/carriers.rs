@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     super::reactor::{Reactor, ReadyList, Token},
-    upstream::socket,
+    upstream::{Overflow, socket},
 };
 use crate::sys::options;
 
@@ -50,6 +50,7 @@ pub(super) struct Carrier {
     flows: RefCell<HashMap<SocketAddr, u64>>,
     /// Also those that are not in `flows` yet.
     lanes: Cell<u32>,
+    overflow: Overflow,
 }
 
 /// A flow's place on a carrier; given back when dropped, and the socket closed with the last.
@@ -123,11 +124,16 @@ impl Carrier {
             reactor: reactor.clone(),
             flows: RefCell::default(),
             lanes: Cell::new(0),
+            overflow: Overflow::default(),
         }))
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    pub(super) fn overflow(&self) -> &Overflow {
+        &self.overflow
     }
 
     /// The tag of the flow to an address. Whatever comes from elsewhere is nobody's.
@@ -144,6 +150,10 @@ impl Lane {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.carrier.fd()
+    }
+
+    pub(super) fn overflow(&self) -> &Overflow {
+        self.carrier.overflow()
     }
 
     pub(super) fn to(&self) -> SocketAddr {

@@ -7,6 +7,7 @@ use awe4lb_model::EndReason;
 
 use super::{
     backends::datagrams,
+    quic::ClientRun,
     runs::Way,
     send::{Fate, Scratch, is_refusal, send_all},
     server::Server,
@@ -46,6 +47,9 @@ impl Server<'_> {
     /// Finds or starts the flow of each datagram, and brings those of one flow together, in their order.
     fn sort_by_flow(&mut self, scratch: &mut Scratch, slots: Range<u32>, now: u64) {
         self.round = self.round.wrapping_add(1);
+        self.evictions = 0;
+        // Where each datagram is a flow, all are newcomers.
+        self.newcomers.next_batch(slots.len() == SLOTS && !self.table.counts_requests());
         let Scratch { batch, items, flows, .. } = scratch;
         items.clear();
         flows.clear();
@@ -58,7 +62,11 @@ impl Server<'_> {
             let place = match last {
                 Some((of, place)) if of == key && !each_counts => place,
                 _ => {
-                    let Some(place) = self.place_in_round(key, flows, now) else { continue };
+                    let run = || ClientRun {
+                        bytes: batch.payload(slot, 0, received.len),
+                        each: received.segment as usize,
+                    };
+                    let Some(place) = self.place_in_round(key, run, flows, now) else { continue };
                     last = Some((key, place));
                     place
                 }
@@ -74,7 +82,7 @@ impl Server<'_> {
     /// Whose datagram it is; `None`: nobody's that could be answered.
     fn key_of(&mut self, received: &Received) -> Option<FlowKey> {
         if let Some(total) = received.overflow {
-            self.overflowed(total);
+            self.overflow.count(total, &self.listener.counters);
         }
         if received.truncated {
             self.listener.counters.dropped(1, EndReason::DatagramTruncated);
@@ -85,26 +93,36 @@ impl Server<'_> {
     }
 
     /// Finds the flow and its place among those of this round.
-    fn place_in_round(&mut self, key: FlowKey, flows: &mut Vec<FlowId>, now: u64) -> Option<u32> {
+    fn place_in_round<'b>(
+        &mut self,
+        key: FlowKey,
+        run: impl FnOnce() -> ClientRun<'b>,
+        flows: &mut Vec<FlowId>,
+        now: u64,
+    ) -> Option<u32> {
         let round = self.round;
         let next = flows.len() as u32;
-        if let Some((id, flow)) = self.table.client_datagram(&key, now) {
-            if !flow.is_to_leave(now) {
-                if flow.round != round {
-                    (flow.round, flow.place_in_round) = (round, next);
-                    flows.push(id);
-                }
-                return Some(flow.place_in_round);
-            }
-            let removed = flow.pool.state.has_no(flow.permit.member());
-            self.end(id, if removed { EndReason::BackendRemoved } else { EndReason::BackendDown });
-        }
-        let id = self.start(key, None, now)?;
-        if let Some(flow) = self.table.value(id) {
+        let id = match self.flow_of(&key, now) {
+            Some(id) => id,
+            None => self.begin_or_wait(key, run, now)?,
+        };
+        let flow = self.table.value(id)?;
+        if flow.round != round {
             (flow.round, flow.place_in_round) = (round, next);
+            flows.push(id);
         }
-        flows.push(id);
-        Some(next)
+        Some(flow.place_in_round)
+    }
+
+    /// A client's flow, if it has one that may go on where it is.
+    pub(super) fn flow_of(&mut self, key: &FlowKey, now: u64) -> Option<FlowId> {
+        let (id, flow) = self.table.client_datagram(key, now)?;
+        if !flow.is_to_leave(now) {
+            return Some(id);
+        }
+        let removed = flow.pool.state.has_no(flow.permit.member());
+        self.end(id, if removed { EndReason::BackendRemoved } else { EndReason::BackendDown });
+        None
     }
 
     /// Sends what was sorted.
@@ -199,13 +217,7 @@ impl Server<'_> {
                     flow.dropped(1, why);
                     continue;
                 }
-                let head = match &mut extras.introduction {
-                    Some(header) if header.every || !header.was_sent => {
-                        header.was_sent = true;
-                        header.header.as_slice()
-                    }
-                    _ => &[],
-                };
+                let head = extras.head();
                 let payload = scratch.batch.payload(*slot, number * each, len);
                 match mmsg::send_parts(flow.upstream.fd(), flow.upstream.to(), head, payload) {
                     Ok(()) => flow.tally.datagrams_in(1, u64::from(len)),

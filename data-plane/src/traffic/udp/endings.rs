@@ -47,6 +47,7 @@ impl Server<'_> {
                 self.forget(ended.value, ended.reason);
             }
             self.look_around();
+            self.forget_pending(until);
             self.arm();
         }
         self.arm();
@@ -57,7 +58,7 @@ impl Server<'_> {
     }
 
     fn arm(&mut self) {
-        if !self.table.is_empty() {
+        if !self.table.is_empty() || self.has_pending() {
             let shortest = self.settings.idle_timeout.min(self.settings.unanswered_timeout);
             self.sweep = Some(self.worker.timers().arm((shortest / 4).min(SWEEP)));
         }

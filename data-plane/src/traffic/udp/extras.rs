@@ -81,6 +81,17 @@ impl Extras {
         Ok(())
     }
 
+    /// What goes before the next datagram to the backend.
+    pub(super) fn head(&mut self) -> &[u8] {
+        match &mut self.introduction {
+            Some(header) if header.every || !header.was_sent => {
+                header.was_sent = true;
+                &header.header
+            }
+            _ => &[],
+        }
+    }
+
     /// Whether datagrams of the backend may pass.
     pub(super) fn gives(&mut self, datagrams: u32, bytes: u32, now: u64) -> Result<(), EndReason> {
         if let Some(admitted) = &self.admitted

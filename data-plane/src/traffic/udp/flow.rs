@@ -13,6 +13,7 @@ use super::{
         pool::Permit,
         worker::OpenHere,
     },
+    connection_ids::Learnt,
     extras::Extras,
     upstream::Upstream,
 };
@@ -27,6 +28,8 @@ pub(super) struct Flow {
     pub(super) permit: Permit,
     pub(super) tally: Tally,
     pub(super) extras: Option<Box<Extras>>,
+    /// Of QUIC: what its backend wants to be called.
+    pub(super) learnt: Option<Box<Learnt>>,
     /// Milliseconds of the node's clock.
     pub(super) begun: u64,
     pub(super) answered: bool,

@@ -9,15 +9,20 @@
 //! - `backends`: from backends to clients
 //! - `endings`: what is over
 //! - `upstream`, `carriers`: sockets to backends, a flow's own or shared
+//! - `quic`, `connection_ids`: server names of QUIC, and flows that follow their client to another port
+//! - `newcomers`: clients that wait for their flow when many come at once
 //! - `runs`, `send`: what goes together, and how it is sent
 
 mod backends;
 mod begin;
 mod carriers;
 mod clients;
+mod connection_ids;
 mod endings;
 mod extras;
 mod flow;
+mod newcomers;
+mod quic;
 mod runs;
 mod send;
 mod server;
@@ -25,6 +30,7 @@ mod upstream;
 
 use std::{cell::RefCell, os::fd::OwnedFd, rc::Rc};
 
+pub(super) use connection_ids::ConnectionIds;
 pub(super) use send::Scratch;
 
 use super::{compile::SocketKey, local::LocalListener, reactor::Token, worker::Worker};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use awe4lb_engine::flows::FlowTable;
-use awe4lb_model::{EndReason, UdpSettings};
+use awe4lb_model::UdpSettings;
 
 use super::{
     super::{
@@ -21,6 +21,9 @@ use super::{
     Entrance,
     carriers::Carriers,
     flow::Flow,
+    newcomers::Newcomers,
+    quic::Quic,
+    upstream::Overflow,
 };
 use crate::sys::options;
 
@@ -48,9 +51,14 @@ pub(super) struct Server<'a> {
     /// The state of access rules that flows were last looked at by.
     pub(super) seen: u32,
     /// What the kernel last said of the socket's full queue.
-    overflow: u32,
+    pub(super) overflow: Overflow,
+    pub(super) newcomers: Newcomers,
+    /// Of this batch.
+    pub(super) evictions: u32,
     /// Whether runs are taken as one.
     takes_runs: bool,
+    /// Of a listener of QUIC.
+    pub(super) quic: Option<Box<Quic>>,
 }
 
 impl<'a> Server<'a> {
@@ -63,7 +71,6 @@ impl<'a> Server<'a> {
             tracing::error!(address = %entrance.key.address, %error, "answers may leave from another address than was asked");
         }
         // Without it what the kernel drops is not told.
-        let _ = options::ask_for_overflow(socket.as_fd());
         let listener = entrance.listener.borrow().clone();
         let settings = listener.run.udp;
         let mut server = Self {
@@ -81,10 +88,14 @@ impl<'a> Server<'a> {
             own_sockets: 0,
             sweep: None,
             round: 0,
-            overflow: 0,
+            overflow: Overflow::default(),
+            newcomers: Newcomers::default(),
+            evictions: 0,
             takes_runs: false,
+            quic: None,
         };
         server.take_runs();
+        server.know_quic();
         server
     }
 
@@ -94,25 +105,33 @@ impl<'a> Server<'a> {
         let worker = self.worker.clone();
         let now = worker.timers().now();
         let scratch = &mut *worker.udp_scratch();
+        self.receive_letters(now);
         let more_answers = self.receive_from_backends(scratch, now);
         let more_questions = self.receive_from_clients(scratch, now);
+        let more_newcomers = self.begin_waiting(now);
         self.sweep(now, cx);
-        if more_answers || more_questions {
+        if more_answers || more_questions || more_newcomers {
             cx.waker().wake_by_ref();
         } else {
             worker.reactor().wake_with(self.token, cx);
             self.answers.wake_with(cx);
+            if let Some(quic) = &self.quic
+                && !quic.mailbox.wake_with(cx.waker())
+            {
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     }
 
     /// Flows that are there keep what they started with; their limits are those of now.
     fn load_configuration(&mut self) {
-        let listener = self.entrance.listener.borrow();
+        let listener = self.entrance.listener.borrow().clone();
         if !Rc::ptr_eq(&listener, &self.listener) {
             self.listener = listener.clone();
+            drop(listener);
+            self.know_quic();
         }
-        drop(listener);
         let mut settings = self.listener.run.udp;
         if !self.worker.is_accepting() {
             settings.idle_timeout = settings.idle_timeout.min(DRAIN_IDLE);
@@ -125,6 +144,19 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Whether clients are known by their connection ids, and whether their hellos are read.
+    fn know_quic(&mut self) {
+        let run = &self.listener.run;
+        let reads_hellos = run.table.needs_client_hello();
+        match &mut self.quic {
+            Some(quic) => quic.reads_hellos = reads_hellos,
+            None if reads_hellos || run.udp.quic => {
+                self.quic = Some(Box::new(Quic::new(&run.connection_ids, reads_hellos)));
+            }
+            None => {}
+        }
+    }
+
     /// A run of datagrams is one message; where each counts on its own they have to be told apart.
     fn take_runs(&mut self) {
         let wanted = !self.table.counts_requests();
@@ -132,15 +164,6 @@ impl<'a> Server<'a> {
             self.takes_runs = wanted;
             // Without it datagrams come one by one, which is only slower.
             let _ = options::ask_for_runs(self.socket.as_fd(), wanted);
-        }
-    }
-
-    /// The kernel's count of datagrams that found the queue full, which only grows.
-    pub(super) fn overflowed(&mut self, total: u32) {
-        let more = total.wrapping_sub(self.overflow);
-        if more > 0 {
-            self.overflow = total;
-            self.listener.counters.dropped(more.into(), EndReason::DatagramOverflow);
         }
     }
 }

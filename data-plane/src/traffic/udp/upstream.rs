@@ -1,16 +1,21 @@
 //! A flow's way to its backend: a socket of its own, or a place on one that flows to different backends share.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
+use awe4lb_model::EndReason;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
 use super::{
-    super::reactor::{Reactor, ReadyList, Token},
+    super::{
+        counters::Counters,
+        reactor::{Reactor, ReadyList, Token},
+    },
     carriers::Lane,
 };
 use crate::sys::options;
@@ -25,6 +30,7 @@ pub(super) enum Upstream {
 
 pub(super) struct Own {
     fd: OwnedFd,
+    overflow: Overflow,
     watched: Option<(Token, Rc<Reactor>)>,
 }
 
@@ -42,7 +48,7 @@ impl Upstream {
         net::connect(&fd, &to)?;
         // Without it datagrams come one by one, which is only slower.
         let _ = options::ask_for_runs(fd.as_fd(), runs);
-        Ok(Self::Own(Own { fd, watched: None }))
+        Ok(Self::Own(Own { fd, overflow: Overflow::default(), watched: None }))
     }
 
     /// Its input is listed as `tag` from now on.
@@ -72,15 +78,38 @@ impl Upstream {
         }
     }
 
+    pub(super) fn overflow(&self) -> &Overflow {
+        match self {
+            Self::Own(own) => &own.overflow,
+            Self::Shared(lane) => lane.overflow(),
+        }
+    }
+
     pub(super) fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
+    }
+}
+
+/// What the kernel has said of a socket's full queue.
+#[derive(Debug, Default)]
+pub(super) struct Overflow(Cell<u32>);
+
+impl Overflow {
+    /// Counts what came to the kernel's total, which only grows.
+    pub(super) fn count(&self, total: u32, counters: &Counters) {
+        let more = total.wrapping_sub(self.0.replace(total));
+        if more > 0 {
+            counters.dropped(more.into(), EndReason::DatagramOverflow);
+        }
     }
 }
 
 /// Of the family of `to`.
 pub(super) fn socket(to: SocketAddr) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    Ok(net::socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
+    let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    options::make_room(fd.as_fd());
+    Ok(fd)
 }
 
 impl Drop for Own {
