@@ -114,6 +114,15 @@ pub enum Command {
     },
     /// Show what would become of a connection, and why: every rule, the pool, every backend.
     Explain(Explain),
+    /// Show how the sources of backends do, or what those of a file would yield now.
+    Discover {
+        /// A document with pools, or a pool alone; its sources are asked once, and nothing is changed.
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<String>,
+        /// Only of this pool.
+        #[arg(long, conflicts_with = "file")]
+        pool: Option<String>,
+    },
     /// Show the revisions, newest first, or what one changed.
     History {
         /// Which.

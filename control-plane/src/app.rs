@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    auth::Auth, catalog::Catalog, events::Events, fleet::Fleet, options::Options, rest::trace::Answers,
-    stats::Stats, store::Store,
+    auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet, options::Options,
+    rest::trace::Answers, stats::Stats, store::Store,
 };
 
 /// The parts of the running control plane.
@@ -23,6 +23,8 @@ pub struct AppState {
     pub events: Events,
     /// The nodes.
     pub fleet: Fleet,
+    /// Sources of backends.
+    pub discovery: Discovery,
     /// Counters.
     pub stats: Stats,
     /// HTTP answers by status.

@@ -4,6 +4,7 @@ pub mod app;
 pub mod auth;
 pub mod catalog;
 pub mod console;
+pub mod discovery;
 pub mod events;
 pub mod fleet;
 pub mod options;

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use anyhow::bail;
+use awe4lb_discovery::Allowed;
 use awe4lb_flags::Parsed;
 use clap::{Args, Parser, Subcommand};
 
@@ -64,6 +65,15 @@ pub struct Options {
     /// More names for the self-made certificate of the HTTP address.
     #[arg(long, env = "AWE4LB_HTTP_TLS_NAME", value_delimiter = ',', value_name = "NAME")]
     pub http_tls_name: Vec<String>,
+    /// A program that sources of type `exec` may run, by its whole path. Repeatable; without one none is run.
+    #[arg(long, env = "AWE4LB_ALLOW_EXEC", value_delimiter = ',', value_name = "PROGRAM")]
+    pub allow_exec: Vec<String>,
+    /// A folder whose files sources may read. Repeatable; without one none is read.
+    #[arg(long, env = "AWE4LB_ALLOW_FILES", value_delimiter = ',', value_name = "DIR")]
+    pub allow_files: Vec<PathBuf>,
+    /// A network that sources may ask although it is link-local, where clouds keep secrets. Repeatable.
+    #[arg(long, env = "AWE4LB_ALLOW_NETWORK", value_delimiter = ',', value_name = "NETWORK")]
+    pub allow_network: Vec<String>,
     /// What to log: `info`, `debug`, or a filter as `awe4lb_control_plane=debug,info`.
     #[arg(long, env = "AWE4LB_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -90,8 +100,29 @@ impl Options {
         self.http_tls_cert.is_some() || !self.http.ip().is_loopback()
     }
 
+    /// What sources of backends may use of this machine.
+    pub fn allowed(&self) -> Allowed {
+        let network = |text: &String| awe4lb_model::document::prefix(text).ok();
+        Allowed {
+            programs: self.allow_exec.iter().map(|program| program.as_str().into()).collect(),
+            folders: self.allow_files.iter().map(|folder| folder.as_path().into()).collect(),
+            networks: self.allow_network.iter().filter_map(network).collect(),
+        }
+    }
+
     /// What must hold between flags.
     pub fn check(&self) -> anyhow::Result<()> {
+        for network in &self.allow_network {
+            if let Err(why) = awe4lb_model::document::prefix(network) {
+                bail!("--allow-network: {why}");
+            }
+        }
+        if let Some(program) = self.allow_exec.iter().find(|program| !program.starts_with('/')) {
+            bail!("--allow-exec {program:?}: write the whole path of the program");
+        }
+        if let Some(folder) = self.allow_files.iter().find(|folder| !folder.is_absolute()) {
+            bail!("--allow-files {}: write the whole path of the folder", folder.display());
+        }
         if let Some(url) = &self.grpc_advertise
             && !url.starts_with("https://")
         {

@@ -10,6 +10,7 @@ use crate::{
     app::{App, AppState},
     auth::Auth,
     catalog::Catalog,
+    discovery::Discovery,
     events::Events,
     fleet::Fleet,
     options::Options,
@@ -17,6 +18,9 @@ use crate::{
     stats::Stats,
     store::{Store, data_dir::DataDir},
 };
+
+/// Who was discovered is counted by name after so much time.
+const NAMES_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A running control plane.
 pub struct Running {
@@ -44,6 +48,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let events = Events::new();
     let stats = Stats::open(&stats_path).await?;
     let fleet = Fleet::open(store.clone(), catalog.subscribe(), events.clone(), stats.clone()).await?;
+    let discovery = Discovery::open(store.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
     let auth = Auth::open(store.clone()).await?;
     let stop = CancellationToken::new();
     let app: App = Arc::new(AppState {
@@ -54,6 +59,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         auth,
         events,
         fleet,
+        discovery,
         stats,
         answers: rest::trace::Answers::default(),
         stop: stop.clone(),
@@ -72,8 +78,33 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.stats.run(app.catalog.subscribe(), app.events.clone(), stop).await }
         }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.discovery.run(app.catalog.subscribe(), stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { name_discovered(&app, stop).await }
+        }),
     ];
     Ok(Running { http: http_address, grpc: grpc_address, app, tasks })
+}
+
+/// Tells the statistics what discovered backends are called.
+async fn name_discovered(app: &App, stop: CancellationToken) {
+    let mut seen = 0;
+    let mut ticks = tokio::time::interval(NAMES_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let version = app.fleet.discovered_version();
+        if version != seen {
+            seen = version;
+            app.stats.set_discovered(app.fleet.discovered());
+        }
+    }
 }
 
 /// An event for each revision, in order.

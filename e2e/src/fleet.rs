@@ -22,6 +22,7 @@ pub struct Fleet {
     control: Option<Program>,
     http: String,
     grpc: String,
+    flags: Vec<String>,
     dir: TempDir,
 }
 
@@ -43,13 +44,24 @@ impl Fleet {
     /// When anything does not start.
     #[must_use]
     pub fn start(nodes: u8) -> Self {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same, the control plane with more flags. `DIR` in them is the folder of the fleet.
+    ///
+    /// # Panics
+    /// When anything does not start.
+    #[must_use]
+    pub fn start_with(nodes: u8, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a folder: {error}"));
-        let (control, ready) = start_control_plane(dir.path(), "127.0.0.1:0", "127.0.0.1:0");
+        let folder = dir.path().display().to_string();
+        let flags: Vec<String> = flags.iter().map(|flag| flag.replace("DIR", &folder)).collect();
+        let (control, ready) = start_control_plane(dir.path(), "127.0.0.1:0", "127.0.0.1:0", &flags);
         let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
         let (http, grpc) = (text("http"), text("grpc"));
         let mut rest = Rest::new(&http);
         sign_in(&mut rest, &http, &dir.path().join("control-plane/bootstrap-code"));
-        let mut fleet = Self { rest, nodes: Vec::new(), control: Some(control), http, grpc, dir };
+        let mut fleet = Self { rest, nodes: Vec::new(), control: Some(control), http, grpc, flags, dir };
         let token = fleet.join_token(&json!({"uses": nodes.max(1)}));
         for number in 1..=nodes {
             fleet.add_node(number, &token);
@@ -159,7 +171,7 @@ impl Fleet {
     pub fn restart_control_plane(&mut self) {
         self.kill_control_plane();
         let http = self.http.trim_start_matches("http://").to_owned();
-        let (control, _) = start_control_plane(self.dir.path(), &http, &self.grpc);
+        let (control, _) = start_control_plane(self.dir.path(), &http, &self.grpc, &self.flags);
         self.control = Some(control);
     }
 
@@ -172,9 +184,10 @@ impl Fleet {
     }
 }
 
-fn start_control_plane(folder: &Path, http: &str, grpc: &str) -> (Program, Value) {
+fn start_control_plane(folder: &Path, http: &str, grpc: &str, flags: &[String]) -> (Program, Value) {
     let data = folder.join("control-plane").display().to_string();
-    let arguments = ["--data-dir", &data, "--http", http, "--grpc", grpc];
+    let own = ["--data-dir", &data, "--http", http, "--grpc", grpc];
+    let arguments: Vec<&str> = own.into_iter().chain(flags.iter().map(String::as_str)).collect();
     let mut control = Program::start("control-plane", folder, program("awe4lb-control-plane"), arguments);
     let ready = control.ready();
     (control, ready)

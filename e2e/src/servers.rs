@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{eventually, free_port, process::Program, program};
+use crate::{
+    eventually, free_port,
+    process::{Program, run},
+    program,
+};
 
 /// A self-made certificate.
 pub struct Identity {
@@ -33,6 +37,25 @@ impl Identity {
     #[must_use]
     pub fn object(&self, name: &str) -> Value {
         json!({"name": name, "chain": self.chain, "key": self.key})
+    }
+
+    /// Accepts TLS as this.
+    ///
+    /// # Panics
+    /// When it does not fit together, which it does.
+    #[must_use]
+    pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect();
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|error| panic!("{error}"))
+            .with_no_client_auth()
+            .with_single_cert(chain.unwrap_or_else(|error| panic!("{error}")), key);
+        std::sync::Arc::new(config.unwrap_or_else(|error| panic!("{error}"))).into()
     }
 
     /// As files: chain, key, and both in one.
@@ -165,7 +188,9 @@ impl HaProxy {
 
 /// Knot DNS with the zone `example.test`; its version says which of several it is.
 pub struct Knot {
-    _program: Program,
+    program: Program,
+    folder: PathBuf,
+    serial: u32,
     /// UDP and TCP.
     pub dns: SocketAddr,
 }
@@ -202,6 +227,27 @@ impl Knot {
         let program = Program::start(name, &folder, "knotd", ["-c", &format!("{dir}/knot.conf")]);
         let dns = SocketAddr::from(([127, 0, 0, 1], port));
         listening(dns);
-        Self { _program: program, dns }
+        Self { program, folder, serial: 1, dns }
+    }
+
+    /// Replaces the records of `example.test`, beside its own, and waits until they are served.
+    ///
+    /// # Panics
+    /// When the server does not take them.
+    pub fn records(&mut self, ttl: u32, records: &str) {
+        self.serial += 1;
+        let text = format!(
+            "$ORIGIN example.test.\n$TTL {ttl}\n@ SOA ns hostmaster {} 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n{records}",
+            self.serial
+        );
+        std::fs::write(self.folder.join("example.test.zone"), text).unwrap_or_else(|error| panic!("{error}"));
+        let config = self.folder.join("knot.conf").display().to_string();
+        let (ok, _, why) = run("knotc", &["-b", "-c", &config, "zone-reload", "example.test"]);
+        assert!(ok, "{why}");
+    }
+
+    /// Stops it answering, or lets it answer again.
+    pub fn pause(&self, on: bool) {
+        self.program.pause(on);
     }
 }

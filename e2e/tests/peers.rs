@@ -105,17 +105,31 @@ fn two_name_servers_share_the_questions_and_a_client_keeps_its_own() {
     let servers = ["dns-a", "dns-b"].map(|name| Knot::start(fleet.folder(), name));
     let port = free_port();
     let addresses: Vec<_> = servers.iter().map(|server| server.dns).collect();
+    // With the preset a question is a flow of its own, and the servers are asked whether they are well.
+    let preset = free_port();
     let document = |balance: &str, hash_on: &str| {
         json!({
             "version": 1,
             "listeners": [
                 {"name": "dns", "protocol": "udp", "bind": [format!("*:{port}")], "rules": [{"name": "all", "pool": "dns"}]},
                 {"name": "dns-tcp", "bind": [format!("*:{port}")], "rules": [{"name": "all", "pool": "dns"}]},
+                {
+                    "name": "preset", "protocol": "udp", "bind": [format!("*:{preset}")], "udp": {"preset": "dns"},
+                    "rules": [{"name": "all", "pool": "checked"}],
+                },
             ],
-            "pools": [{"name": "dns", "balance": balance, "hashOn": hash_on, "backends": backends(&addresses)}],
+            "pools": [
+                {"name": "dns", "balance": balance, "hashOn": hash_on, "backends": backends(&addresses)},
+                {
+                    "name": "checked", "balance": "roundRobin", "backends": backends(&addresses),
+                    "healthCheck": {
+                        "type": "dns", "query": "who.example.test", "interval": "200ms", "timeout": "200ms", "fall": 1,
+                    },
+                },
+            ],
         })
     };
-    let ask = |node: Ipv4Addr, from: &str, more: &[&str]| {
+    let ask_at = |node: Ipv4Addr, port: u16, from: &str, more: &[&str]| {
         let (server, port) = (format!("@{node}"), port.to_string());
         let mut arguments = vec![
             "+short",
@@ -134,6 +148,8 @@ fn two_name_servers_share_the_questions_and_a_client_keeps_its_own() {
         assert!(ok && answer.contains("dns-"), "{answer} {why}");
         answer.trim().to_owned()
     };
+
+    let ask = |node: Ipv4Addr, from: &str, more: &[&str]| ask_at(node, port, from, more);
 
     fleet.apply(&document("roundRobin", "client"));
     let mut answers: BTreeMap<String, u32> = BTreeMap::new();
@@ -156,6 +172,28 @@ fn two_name_servers_share_the_questions_and_a_client_keeps_its_own() {
         *of_clients.entry(first).or_insert(0) += 1;
     }
     assert_eq!(of_clients.len(), 2, "both have clients: {of_clients:?}");
+
+    // With the preset nothing is left of a question once its answer came.
+    for _ in 0..6 {
+        ask_at(fleet.nodes[0].ip, preset, "127.0.0.1", &[]);
+    }
+    eventually("six flows are complete", || {
+        let stats = fleet.rest.get("/api/v1/stats");
+        let listener =
+            stats["listeners"].as_array()?.iter().find(|listener| listener["name"] == "preset")?.clone();
+        (listener["ended"]["flow-complete"] == 6 && listener["connectionsActive"] == 0).then_some(())
+    });
+    // A server that dies is found by its check: no question is lost to it any more.
+    let [_alive, dead] = servers;
+    drop(dead);
+    eventually("the check has found it", || {
+        let backends = fleet.rest.get("/api/v1/backends?pool=checked");
+        let backends = backends["items"].as_array()?;
+        backends.iter().any(|one| one["nodes"][0]["health"] == "down").then_some(())
+    });
+    for _ in 0..6 {
+        assert!(ask_at(fleet.nodes[0].ip, preset, "127.0.0.1", &[]).contains("dns-a"));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod certificate;
 mod check;
 pub mod config;
+pub mod discovery;
 pub mod document;
 mod health_check;
 pub mod listener;

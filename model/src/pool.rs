@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BackendAddress, HealthCheck, Name, OnDown, ProxyDatagrams};
+use crate::{BackendAddress, HealthCheck, Name, OnDown, ProxyDatagrams, discovery::Source};
 
 /// A named set of backends. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Pool {
     pub slow_start: Option<Duration>,
     /// May be empty: then every connection is refused with a reason.
     pub backends: Vec<Backend>,
+    /// Where more of them come from, in order.
+    pub discovery: Vec<Source>,
     /// Active check, if asked for.
     pub health_check: Option<HealthCheck>,
     /// Passive check: what failed dials do. On by default.

@@ -103,6 +103,45 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/backends/*/weight", "3"),
     ("/pools/*/backends/*/priority", "1"),
     ("/pools/*/backends/*/maxConnections", "100"),
+    ("/pools/*/discovery/*/type", "dns"),
+    ("/pools/*/discovery/*/id", "zone"),
+    ("/pools/*/discovery/*/runOn", "controlPlane"),
+    ("/pools/*/discovery/*/interval", "30s"),
+    ("/pools/*/discovery/*/timeout", "2s"),
+    ("/pools/*/discovery/*/onFailure", "clear"),
+    ("/pools/*/discovery/*/minBackends", "2"),
+    ("/pools/*/discovery/*/maxVanishPercent", "50"),
+    ("/pools/*/discovery/*/port", "5432"),
+    ("/pools/*/discovery/*/weight", "10"),
+    ("/pools/*/discovery/*/priority", "1"),
+    ("/pools/*/discovery/*/maxConnections", "100"),
+    ("/pools/*/discovery/*/name", "app.internal"),
+    ("/pools/*/discovery/*/record", "srv"),
+    ("/pools/*/discovery/*/servers", "[10.0.0.53, \"[::1]:5353\"]"),
+    ("/pools/*/discovery/*/ttlMin", "5s"),
+    ("/pools/*/discovery/*/ttlMax", "1m"),
+    ("/pools/*/discovery/*/url", "https://inventory.internal/backends"),
+    ("/pools/*/discovery/*/headers", "{ accept: application/json }"),
+    ("/pools/*/discovery/*/tokenFile", "/etc/awe4lb/sources/token"),
+    ("/pools/*/discovery/*/ca", "\"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\""),
+    ("/pools/*/discovery/*/path", "/etc/awe4lb/sources/backends"),
+    ("/pools/*/discovery/*/command", "[/usr/local/bin/backends, --all]"),
+    ("/pools/*/discovery/*/service", "web"),
+    ("/pools/*/discovery/*/selector", "app=web"),
+    ("/pools/*/discovery/*/mode", "nodePort"),
+    ("/pools/*/discovery/*/portName", "http"),
+    ("/pools/*/discovery/*/namespace", "shop"),
+    ("/pools/*/discovery/*/kubeconfig", "/etc/awe4lb/sources/kubeconfig"),
+    ("/pools/*/discovery/*/context", "production"),
+    ("/pools/*/discovery/*/format", "lines"),
+    ("/pools/*/discovery/*/pattern", "'^(?<host>[^ ]+) (?<port>[0-9]+)$'"),
+    ("/pools/*/discovery/*/pointers/items", "/data"),
+    ("/pools/*/discovery/*/pointers/host", "/ip"),
+    ("/pools/*/discovery/*/pointers/port", "/port"),
+    ("/pools/*/discovery/*/pointers/weight", "/weight"),
+    ("/pools/*/discovery/*/pointers/priority", "/tier"),
+    ("/pools/*/discovery/*/maxBytes", "65536"),
+    ("/pools/*/discovery/*/ttl", "5m"),
     ("/pools/*/healthCheck/type", "tcp"),
     ("/pools/*/healthCheck/interval", "2s"),
     ("/pools/*/healthCheck/timeout", "500ms"),
@@ -164,6 +203,7 @@ const TABLES: &[&str] = &[
     "/listeners/*/rules/*/split/*",
     "/pools/*",
     "/pools/*/backends/*",
+    "/pools/*/discovery/*",
     "/pools/*/healthCheck",
     "/certificates/*",
     "/addressLists/*",
@@ -286,6 +326,9 @@ fn base(pointer: &str) -> Value {
     if pointer.contains("/healthCheck") {
         document["pools"][0]["healthCheck"] = check_with(pointer);
     }
+    if pointer.contains("/discovery/") {
+        document["pools"][0]["discovery"] = json!([source_with(pointer)]);
+    }
     let rule = document["listeners"][0]["rules"][0].as_object_mut().expect("a rule");
     if pointer.contains("/sni/*/") {
         rule.insert("match".to_owned(), json!({ "sni": [{}] }));
@@ -320,6 +363,24 @@ fn check_with(pointer: &str) -> Value {
         "database" => json!({ "type": "postgres" }),
         "command" | "maxOutputBytes" => json!({ "type": "exec", "command": ["/bin/true"] }),
         _ => json!({ "type": "tcp" }),
+    }
+}
+
+/// A source of a type that takes the field.
+fn source_with(pointer: &str) -> Value {
+    match pointer.trim_start_matches("/pools/*/discovery/*/") {
+        "url" | "headers" | "tokenFile" | "ca" => json!({ "id": "s", "type": "http", "url": "http://a/" }),
+        "path" | "format" | "pattern" | "maxBytes" => json!({ "id": "s", "type": "file", "path": "/a" }),
+        field if field.starts_with("pointers") => {
+            json!({ "id": "s", "type": "file", "path": "/a", "pointers": {} })
+        }
+        "command" => json!({ "id": "s", "type": "exec", "command": ["/bin/true"] }),
+        "selector" => json!({ "id": "s", "type": "kubernetes" }),
+        "service" | "mode" | "portName" | "namespace" | "kubeconfig" | "context" => {
+            json!({ "id": "s", "type": "kubernetes", "service": "app" })
+        }
+        "ttl" => json!({ "id": "s", "type": "push" }),
+        _ => json!({ "id": "s", "type": "dns", "name": "app.internal" }),
     }
 }
 

@@ -28,7 +28,7 @@ pub const PROTOCOL: u32 = 1;
 pub const SERVER_NAME: &str = "control-plane.awe4lb.internal";
 
 /// What this version can do beyond protocol 1's base, as `Hello.capabilities` and `Resource.requires` say it.
-pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps"];
+pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery"];
 
 /// Generated from `awe4lb/v1/node.proto`.
 #[allow(
@@ -54,4 +54,16 @@ pub mod v1 {
             f.debug_struct("EnrolRequest").field("name", &self.name).finish_non_exhaustive()
         }
     }
+}
+
+/// A backend of an overlay.
+pub fn backend_from_wire(
+    wire: v1::Backend,
+) -> Result<(awe4lb_model::placed::Number, awe4lb_model::Backend), WireError> {
+    convert::pool::backend_from_wire(wire, convert::At::root(Noun::Pool))
+}
+
+/// A backend of an overlay.
+pub fn backend_to_wire(backend: &awe4lb_model::Backend, number: awe4lb_model::placed::Number) -> v1::Backend {
+    convert::pool::backend_to_wire(backend, number)
 }

@@ -91,8 +91,9 @@ impl Encoded {
     }
 
     pub(crate) fn pool(placed: &PlacedPool) -> Self {
+        let requires = if placed.pool.discovery.is_empty() { Vec::new() } else { vec!["discovery"] };
         let body = v1::resource::Body::Pool(placed.into());
-        Self::new(ResourceKind::Pool, &placed.pool.name, Vec::new(), body)
+        Self::new(ResourceKind::Pool, &placed.pool.name, requires, body)
     }
 
     pub(crate) fn certificate(placed: &PlacedCertificate) -> (Self, Self) {

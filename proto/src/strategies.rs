@@ -2,7 +2,10 @@
 
 mod checks;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use awe4lb_model::{
     ACCESS_LOG_ALL, Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost,
@@ -10,6 +13,7 @@ use awe4lb_model::{
     Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion, Rule, RuleAction,
     SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict,
     WhenAllDown,
+    discovery::{DnsSource, DnsSourceRecord, OnFailure, RunOn, Source, SourceKind, Template},
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
 use awe4lb_model::{Affinity, OnDown, ProxyDatagrams};
@@ -231,6 +235,32 @@ fn backend() -> impl Strategy<Value = (Number, Backend)> {
     )
 }
 
+fn source() -> impl Strategy<Value = Source> {
+    use proptest::sample::select;
+    let records =
+        select(vec![DnsSourceRecord::A, DnsSourceRecord::Aaaa, DnsSourceRecord::Both, DnsSourceRecord::Srv]);
+    let dns = ("[a-z.]{1,20}", records, vec(any::<SocketAddr>(), 0..3), millis(), millis());
+    let template = (option::of(1u16..), 0u32..65_536, any::<u32>(), option::of(any::<u32>()));
+    let times = (millis(), millis(), any::<bool>(), any::<u32>(), 0u8..=100);
+    (name(), option::of(dns), times, template).prop_map(|(id, dns, times, template)| {
+        let Some((name, record, servers, ttl_min, ttl_max)) = dns else { return Source::elsewhere(id) };
+        let servers = servers.into_iter().map(|at| SocketAddr::new(at.ip(), at.port())).collect();
+        let (interval, timeout, clears, min_backends, max_vanish_percent) = times;
+        let (port, weight, priority, max_connections) = template;
+        Source {
+            id,
+            kind: SourceKind::Dns(DnsSource { name: name.into(), record, servers, ttl_min, ttl_max }),
+            run_on: RunOn::Node,
+            interval,
+            timeout,
+            on_failure: if clears { OnFailure::Clear } else { OnFailure::Keep },
+            min_backends,
+            max_vanish_percent,
+            template: Template { port, weight, priority, max_connections },
+        }
+    })
+}
+
 pub fn pool() -> impl Strategy<Value = PlacedPool> {
     let balance = proptest::sample::select(vec![
         Balance::Random,
@@ -254,13 +284,13 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
         },
     );
     let connect = (millis(), 1u32..).prop_map(|(timeout, attempts)| Connect { timeout, attempts });
-    let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5));
+    let head = (1u64.., name(), balance, hash_on, vec(backend(), 0..5), vec(source(), 0..3));
     let proxy = option::of(proptest::sample::select(vec![ProxyVersion::V1, ProxyVersion::V2]));
     let on_down = proptest::sample::select(vec![OnDown::Auto, OnDown::Keep, OnDown::Close, OnDown::Rechoose]);
     let proxy = (proxy, any::<bool>(), any::<bool>(), on_down, option::of(millis()));
     (head, tiers, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
         |(
-            (number, name, balance, hash_on, backends),
+            (number, name, balance, hash_on, backends, discovery),
             ([spill_when_full, auto_failback, single_active], min_usable, slow_start),
             health_check,
             outlier,
@@ -277,6 +307,7 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
                 tiers: Tiers { spill_when_full, min_usable, auto_failback, single_active },
                 slow_start,
                 backends,
+                discovery,
                 health_check,
                 outlier,
                 when_all_down,

@@ -1,6 +1,7 @@
 //! One function a command.
 
 mod apply;
+mod discover;
 mod document;
 mod fleet;
 mod get;
@@ -41,6 +42,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Maintain(args) => fleet::admin(&client()?, "maintain", &args, form).await?,
         Command::Ready(args) => fleet::admin(&client()?, "ready", &args, form).await?,
         Command::Explain(asked) => show::explain(&client()?, &asked, form).await?,
+        Command::Discover { file: None, pool } => {
+            discover::sources(&client()?, pool.as_deref(), form).await?
+        }
+        Command::Discover { file: Some(file), .. } => {
+            return discover::preview(&client()?, &file, form).await;
+        }
         Command::Stats { node } => show::stats(&client()?, node.as_deref(), form).await?,
         Command::History { revision: None, limit } => show::history(&client()?, limit, form).await?,
         Command::History { revision: Some(revision), .. } => {

@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod authority;
+mod discovered;
 mod error;
 mod operations;
 mod outgoing;
@@ -26,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{catalog::Head, events::Events, store::Store};
 
+pub use discovered::SourceOnNode;
 pub use error::FleetError;
 pub use overlay::Admin;
 pub use tokens::{JoinToken, NewToken};
@@ -33,6 +35,7 @@ pub use view::{BackendView, HealthCounts, NodeView, time};
 
 use acceptor::Acceptor;
 use authority::Authority;
+use discovered::Discovered;
 use overlay::Overlays;
 use planner::Planner;
 use registry::Registry;
@@ -53,6 +56,7 @@ struct Inner {
     registry: Arc<Registry>,
     planner: Planner,
     overlays: Overlays,
+    discovered: Discovered,
     events: Events,
     counters: Box<dyn Ingest>,
     head: watch::Receiver<Arc<Head>>,
@@ -80,6 +84,7 @@ impl Fleet {
             registry,
             planner,
             overlays,
+            discovered: Discovered::default(),
             events,
             counters: Box::new(counters),
             head,

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use awe4lb_model::placed::NodeConfig;
+use awe4lb_discovery::is_discovered;
+use awe4lb_model::placed::{NodeConfig, Number};
 use awe4lb_proto::v1;
 use sqlx::Row;
 use tokio::sync::watch;
@@ -63,6 +64,8 @@ pub struct AdminState {
 pub struct State {
     /// Those that are not ready, by backend number.
     pub states: BTreeMap<u64, AdminState>,
+    /// What sources said, by pool. Stored elsewhere.
+    answers: BTreeMap<String, Vec<v1::SourceAnswer>>,
     versions: BTreeMap<String, u64>,
 }
 
@@ -86,6 +89,7 @@ impl State {
                     reason: state.reason.clone(),
                 })
                 .collect(),
+            answers: self.answers.get(pool).cloned().unwrap_or_default(),
         }
     }
 
@@ -189,9 +193,27 @@ impl Overlays {
                     state.states.insert(*number, new);
                 }
             }
-            state.versions.insert(pool.to_owned(), version);
+            // What sources say meanwhile goes up as well.
+            let next = state.version(pool) + 1;
+            state.versions.insert(pool.to_owned(), version.max(next));
         });
         Ok(())
+    }
+
+    /// What the sources of pools say now. Versions of these are not stored: to a node that connects again the first word
+    /// counts, whatever its version.
+    pub fn set_answers(&self, answers: Vec<(String, Vec<v1::SourceAnswer>)>) {
+        self.current.send_modify(|state| {
+            for (pool, answers) in answers {
+                let next = state.version(&pool) + 1;
+                state.versions.insert(pool.clone(), next);
+                if answers.is_empty() {
+                    state.answers.remove(&pool);
+                } else {
+                    state.answers.insert(pool, answers);
+                }
+            }
+        });
     }
 
     /// Sets what has reached its deadline back to ready. Gives the backends that changed, as (pool, number).
@@ -228,7 +250,13 @@ impl Overlays {
                 .iter()
                 .flat_map(|pool| pool.backend_numbers.iter().map(|number| number.0))
                 .collect();
-            let gone = current.states.iter().filter(|(number, _)| !numbers.contains(number));
+            // Discovered ones come and go as they like, as long as their pool is there.
+            let pools: std::collections::HashSet<&str> =
+                config.pools.iter().map(|placed| placed.pool.name.as_str()).collect();
+            let is_there = |number: u64, pool: &str| {
+                numbers.contains(&number) || (is_discovered(Number(number)) && pools.contains(pool))
+            };
+            let gone = current.states.iter().filter(|(number, state)| !is_there(**number, &state.pool));
             gone.map(|(number, state)| (state.pool.clone(), *number)).collect()
         };
         // Only what was missing twice in a row goes: a backend that is deleted and restored within seconds keeps it.

@@ -112,6 +112,8 @@ pub struct Live {
     pub gauges: Option<v1::NodeGauges>,
     /// By backend number.
     pub health: HashMap<u64, v1::BackendHealth>,
+    /// Of the sources that it asks itself, by number of the pool and id.
+    pub sources: HashMap<(u64, String), v1::SourceStatus>,
     /// Why its stream was refused, if it was.
     pub refused: Option<Fault>,
 }

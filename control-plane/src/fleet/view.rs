@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Inner,
+    discovered::Found,
     overlay::Admin,
     placement::Snapshot,
     registry::{Fault, Node, Rejection},
@@ -269,24 +270,33 @@ impl Inner {
         let pools =
             head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name));
         let mut views = Vec::new();
-        let nodes = self.registry.lock();
         for placed in pools {
-            for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
-                let admin = self.overlays.of(number.0);
+            let configured =
+                placed.pool.backends.iter().zip(&placed.backend_numbers).map(|(backend, number)| {
+                    let (name, address) = (backend.name.to_string(), backend.address.to_string());
+                    (Found { number: number.0, name, address }, "configured")
+                });
+            let discovered =
+                if placed.pool.discovery.is_empty() { Vec::new() } else { self.discovered_of(placed) };
+            let discovered = discovered.into_iter().map(|found| (found, "discovered"));
+            let all: Vec<_> = configured.chain(discovered).collect();
+            let nodes = self.registry.lock();
+            for (found, presence) in all {
+                let admin = self.overlays.of(found.number);
                 let mut view = BackendView {
                     pool: placed.pool.name.to_string(),
-                    name: backend.name.to_string(),
-                    number: number.0,
-                    address: backend.address.to_string(),
+                    name: found.name,
+                    number: found.number,
+                    address: found.address,
                     admin: admin.as_ref().map_or(Admin::Ready, |state| state.admin).word(),
                     admin_until: admin.as_ref().and_then(|state| time_ms(state.until_ms)),
                     admin_reason: admin.map(|state| state.reason).unwrap_or_default(),
-                    presence: "configured",
+                    presence,
                     health: HealthCounts::default(),
                     nodes: Vec::new(),
                 };
                 for (name, node) in nodes.iter().filter(|(_, node)| node.live.connected_since.is_some()) {
-                    let Some(said) = node.live.health.get(&number.0) else { continue };
+                    let Some(said) = node.live.health.get(&view.number) else { continue };
                     let health = health_word(said.health);
                     match health {
                         "up" => view.health.up += 1,

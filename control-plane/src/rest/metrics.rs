@@ -19,7 +19,7 @@ use super::{
     Problem,
     routes::{Doc, Route},
 };
-use crate::{app::App, auth::Principal};
+use crate::{app::App, auth::Principal, discovery::SourceView};
 
 type Family = (&'static str, Kind, &'static str, &'static str);
 
@@ -153,4 +153,27 @@ fn write_fleet(out: &mut Exposition, app: &App) {
     for node in &nodes {
         out.sample(&[("node", &node.name)], u8::from(node.in_sync));
     }
+    write_sources(out, app);
+}
+
+fn write_sources(out: &mut Exposition, app: &App) {
+    let sources = app.discovery.sources(&app.catalog.head().placed, None);
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&SourceView) -> Option<i64>| {
+        out.family(name, Kind::Gauge, help);
+        for source in &sources {
+            if let Some(value) = value(source) {
+                out.sample(&[("pool", &source.pool), ("source", &source.id)], value);
+            }
+        }
+    };
+    family("awe4lb_source_up", "1: the last try of a source of backends succeeded.", &|source| {
+        Some(i64::from(source.state == "ok"))
+    });
+    family("awe4lb_source_backends", "In its last good answer.", &|source| {
+        i64::try_from(source.backends).ok()
+    });
+    family("awe4lb_source_rejected", "Items of its last answer that are no backends.", &|source| {
+        i64::try_from(source.rejected).ok()
+    });
+    family("awe4lb_source_age_seconds", "Since its last good answer.", &|source| source.age_seconds);
 }

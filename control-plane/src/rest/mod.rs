@@ -3,6 +3,7 @@
 pub mod body;
 mod config;
 mod console;
+mod discovery;
 mod events;
 mod explain;
 mod fleet;
@@ -41,6 +42,7 @@ pub fn table() -> Vec<Route> {
     table.extend(lists::routes());
     table.extend(config::routes());
     table.extend(explain::routes());
+    table.extend(discovery::routes());
     table.extend(revisions::routes());
     table.extend(fleet::routes());
     table.extend(stats::routes());

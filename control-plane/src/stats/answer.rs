@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use awe4lb_model::placed::NodeConfig;
+use awe4lb_model::placed::{NodeConfig, Number};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -20,7 +20,7 @@ pub struct Names {
     all: Vec<Named>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Named {
     kind: Kind,
     number: u64,
@@ -54,6 +54,22 @@ impl Names {
             all.push(Named { kind: Kind::Pool, number: placed.number.0, name, parent: None });
         }
         Self { all }
+    }
+
+    /// Without what was discovered.
+    pub fn configured(&self) -> Self {
+        let is_configured = |named: &&Named| !awe4lb_discovery::is_discovered(Number(named.number));
+        Self { all: self.all.iter().filter(is_configured).cloned().collect() }
+    }
+
+    /// Adds backends: pool, number, name.
+    pub fn add_discovered(&mut self, discovered: &[(String, u64, String)]) {
+        self.all.extend(discovered.iter().map(|(pool, number, name)| Named {
+            kind: Kind::Backend,
+            number: *number,
+            name: name.clone(),
+            parent: Some(pool.clone()),
+        }));
     }
 
     /// (number, kind).

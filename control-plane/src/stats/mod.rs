@@ -59,6 +59,8 @@ struct State {
     /// What each number is, also of objects that are gone.
     kinds: HashMap<u64, Kind>,
     names: Arc<Names>,
+    /// Backends that sources added: pool, number, name.
+    discovered: Vec<(String, u64, String)>,
     /// Touched and not stored yet: more than the next group when a write has failed.
     unstored: Touched,
 }
@@ -132,6 +134,7 @@ impl Stats {
             history: History::default(),
             kinds,
             names: Arc::default(),
+            discovered: Vec::new(),
             unstored: Touched::default(),
         };
         let this = Self(Arc::new(Inner {
@@ -193,11 +196,12 @@ impl Stats {
 
     /// Names of a new configuration, and kinds of numbers that are new.
     async fn learn(&self, head: &Head) {
-        let names = Names::of(&head.placed);
+        let mut names = Names::of(&head.placed);
         let new: Vec<(u64, Kind)> = {
             let mut state = self.lock();
             let new: Vec<_> = names.kinds().filter(|(number, _)| !state.kinds.contains_key(number)).collect();
             state.kinds.extend(new.iter().copied());
+            names.add_discovered(&state.discovered);
             state.names = Arc::new(names);
             new
         };
@@ -206,6 +210,16 @@ impl Stats {
         {
             tracing::warn!("what new numbers are is not stored: {error}");
         }
+    }
+
+    /// What sources found, as pool, number and name. They come and go: what they are is not stored.
+    pub fn set_discovered(&self, discovered: Vec<(String, u64, String)>) {
+        let mut state = self.lock();
+        let mut names = state.names.configured();
+        names.add_discovered(&discovered);
+        state.kinds.extend(discovered.iter().map(|(_, number, _)| (*number, Kind::Backend)));
+        state.names = Arc::new(names);
+        state.discovered = discovered;
     }
 
     /// One second has passed. Gives what of the history is to be stored.

@@ -140,7 +140,7 @@ pub struct Names(HashMap<u64, Named>);
 impl Names {
     /// Of what runs.
     pub fn of(node: &Node) -> Self {
-        Self(names(&node.live.running().config))
+        Self(names(&node.live))
     }
 
     fn add(&mut self, node: &Node) {
@@ -148,7 +148,7 @@ impl Names {
         if self.0.len() > 100_000 {
             self.0.clear();
         }
-        self.0.extend(names(&node.live.running().config));
+        self.0.extend(names(&node.live));
     }
 
     /// One connection, as it is shown and logged.

@@ -16,6 +16,7 @@ use super::{
     apply::{Applier, Rejections, Slot},
     boot,
     cache::Cache,
+    discovery::{self, Discovered},
     identity::Identity,
     node::{LinkState, Node},
     options::RunArgs,
@@ -35,6 +36,7 @@ const OUTCOMES: usize = 64;
 pub struct FleetSource {
     link: Link,
     applier: JoinHandle<()>,
+    discovery: [JoinHandle<()>; 2],
     cache: Cache,
 }
 
@@ -59,7 +61,11 @@ pub async fn start(
     let rejections = Arc::new(Rejections::load(&cache));
     let overlays = Overlays::load(&cache);
     let booted = boot::boot(&node.live, &cache, &rejections).await;
-    overlays.apply(&node.live, SystemTime::now());
+    let discovered = Arc::new(Discovered::load(&cache));
+    discovered.apply(&node.live, None);
+    overlays.apply(&node.live, None, SystemTime::now());
+    let asking = tokio::spawn(discovery::run(discovered.clone(), node.live.clone()));
+    let saving = tokio::spawn(discovery::save(discovered.clone(), cache.clone()));
 
     let (flush, flushed) = watch::channel(false);
     let (outcomes, incoming) = mpsc::channel(OUTCOMES);
@@ -82,6 +88,7 @@ pub async fn start(
         outcomes: incoming,
         rejections,
         overlays,
+        discovered,
         reporter: Reporter::new(node.boot_id),
         board: Board::default(),
         identity,
@@ -93,7 +100,8 @@ pub async fn start(
     }
     let applier = tokio::spawn(applier.run());
     let task = tokio::spawn(uplink::run(uplink, joining));
-    Ok(FleetSource { link: Link { task, flush, _outcomes: outcomes }, applier, cache })
+    let link = Link { task, flush, _outcomes: outcomes };
+    Ok(FleetSource { link, applier, discovery: [asking, saving], cache })
 }
 
 /// What can be known to be wrong before anything is tried.
@@ -135,6 +143,7 @@ impl FleetSource {
     /// Nothing is applied from here on. What was on trial did not crash: it is stopped on purpose.
     pub async fn freeze(self) -> Link {
         self.applier.abort();
+        self.discovery.iter().for_each(JoinHandle::abort);
         let _ = self.applier.await;
         let cache = self.cache;
         let ended = tokio::task::spawn_blocking(move || cache.end_trial()).await;

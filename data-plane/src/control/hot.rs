@@ -11,7 +11,7 @@ use std::{
 
 use awe4lb_engine::{checks::Advice, health::Health};
 use awe4lb_model::{
-    EndReason,
+    Backend, EndReason,
     placed::{NodeConfig, Number, PlacedPool, ResourceId},
 };
 
@@ -78,7 +78,7 @@ pub struct MemberView {
 
 /// A running pool: health, addresses and admin states go in, views come out.
 pub trait PoolHandle: Send + Sync {
-    /// What it runs.
+    /// What it runs: discovered backends stand after the configured ones.
     fn placed(&self) -> Arc<PlacedPool>;
     /// The result of checks.
     fn set_health(&self, backend: Number, health: Health, reason: &str);
@@ -86,6 +86,8 @@ pub trait PoolHandle: Send + Sync {
     fn set_advice(&self, backend: Number, advice: Advice);
     /// What a host name means now.
     fn set_resolved(&self, backend: Number, addresses: Vec<IpAddr>);
+    /// What sources add to the configured backends, in order. False: it is so already.
+    fn set_discovered(&self, members: Vec<(Number, Backend)>) -> bool;
     /// From an overlay.
     fn set_admin(&self, backend: Number, state: AdminState);
     /// All members, in order.

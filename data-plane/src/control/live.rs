@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use awe4lb_model::placed::{NodeConfig, Number, ResourceKind};
+use awe4lb_model::placed::{NodeConfig, Number, PlacedPool, ResourceKind};
 use awe4lb_proto::v1;
 use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -53,7 +53,22 @@ impl Running {
 pub struct Live {
     path: Arc<dyn DataPath>,
     running: watch::Sender<Arc<Running>>,
+    memberships: watch::Sender<u64>,
     turn: Mutex<()>,
+}
+
+/// Up to where somebody has seen the configuration and the members of pools.
+pub struct Seen {
+    running: watch::Receiver<Arc<Running>>,
+    memberships: watch::Receiver<u64>,
+}
+
+impl Seen {
+    /// What runs now; counts as seen.
+    pub fn config(&mut self) -> Arc<NodeConfig> {
+        self.memberships.mark_unchanged();
+        self.running.borrow_and_update().config.clone()
+    }
 }
 
 /// The right to change what runs. Held from prepare to commit.
@@ -78,7 +93,12 @@ impl Ready {
 impl Live {
     /// Nothing runs yet.
     pub fn new(path: Arc<dyn DataPath>) -> Self {
-        Self { path, running: watch::Sender::new(Arc::default()), turn: Mutex::new(()) }
+        Self {
+            path,
+            running: watch::Sender::new(Arc::default()),
+            memberships: watch::Sender::new(0),
+            turn: Mutex::new(()),
+        }
     }
 
     /// The hot half.
@@ -94,6 +114,33 @@ impl Live {
     /// What runs now, and every change of it.
     pub fn watch(&self) -> watch::Receiver<Arc<Running>> {
         self.running.subscribe()
+    }
+
+    /// The pools that run, with what was discovered.
+    pub fn pools(&self) -> Vec<Arc<PlacedPool>> {
+        self.path.pools().iter().map(|pool| pool.placed()).collect()
+    }
+
+    /// Sources said something new.
+    pub fn members_changed(&self) {
+        self.memberships.send_modify(|changes| *changes += 1);
+    }
+
+    /// Resolves when the configuration or the members of pools are others. Members come and go in bursts: those of a
+    /// twentieth of a second are one change. False: there will be no more.
+    pub async fn changed(&self, seen: &mut Seen) -> bool {
+        tokio::select! {
+            changed = seen.running.changed() => return changed.is_ok(),
+            changed = seen.memberships.changed() => if changed.is_err() { return false },
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        seen.memberships.mark_unchanged();
+        true
+    }
+
+    /// For [`Self::changed`].
+    pub fn seen(&self) -> Seen {
+        Seen { running: self.watch(), memberships: self.memberships.subscribe() }
     }
 
     /// Waits until nobody else is changing.
@@ -197,20 +244,20 @@ pub enum Named {
     Backend(String, String),
 }
 
-/// Names by number, of everything that is in `config`.
-pub fn names(config: &NodeConfig) -> HashMap<u64, Named> {
+/// Names by number, of everything that runs.
+pub fn names(live: &Live) -> HashMap<u64, Named> {
     let mut names = HashMap::new();
     let mut add = |Number(number): Number, named| {
         names.insert(number, named);
     };
-    for placed in &config.listeners {
+    for placed in &live.running().config.listeners {
         let listener = placed.listener.name.to_string();
         for (number, rule) in placed.rule_numbers.iter().zip(&placed.listener.rules) {
             add(*number, Named::Rule(listener.clone(), rule.name.to_string()));
         }
         add(placed.number, Named::Listener(listener));
     }
-    for placed in &config.pools {
+    for placed in live.pools() {
         let pool = placed.pool.name.to_string();
         for (number, backend) in placed.backend_numbers.iter().zip(&placed.pool.backends) {
             add(*number, Named::Backend(pool.clone(), backend.name.to_string()));

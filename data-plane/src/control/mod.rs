@@ -13,6 +13,7 @@ pub mod boot;
 pub mod cache;
 pub mod command;
 pub mod connect;
+pub mod discovery;
 pub mod enrol;
 pub mod file_source;
 pub mod fleet_source;

@@ -31,26 +31,36 @@ impl Overlays {
     }
 
     /// Takes an overlay. False: it is older than what is known.
-    pub fn accept(&mut self, overlay: v1::Overlay) -> bool {
+    pub fn accept(&mut self, mut overlay: v1::Overlay) -> bool {
         let is_first = self.heard.insert(overlay.pool.clone());
         let known = self.by_pool.get(&overlay.pool);
         if !is_first && known.is_some_and(|known| known.version > overlay.version) {
             return false;
         }
+        // Discovered backends are another's to keep.
+        overlay.answers.clear();
         self.by_pool.insert(overlay.pool.clone(), overlay);
         true
     }
 
-    /// For the cache.
-    pub fn all(&self) -> Vec<v1::Overlay> {
-        self.by_pool.values().cloned().collect()
+    /// Whether backends of a pool have admin states.
+    pub fn has_states(&self, pool: &str) -> bool {
+        self.by_pool.get(pool).is_some_and(|overlay| !overlay.admin_states.is_empty())
     }
 
-    /// Sets the admin states of what runs.
-    pub fn apply(&self, live: &Live, now: SystemTime) {
+    /// For the cache.
+    pub fn all(&self) -> Vec<v1::Overlay> {
+        self.by_pool.values().filter(|overlay| !overlay.admin_states.is_empty()).cloned().collect()
+    }
+
+    /// Sets the admin states of what runs; of all pools, or of one.
+    pub fn apply(&self, live: &Live, only: Option<&str>, now: SystemTime) {
         let now = unix_millis(now);
         for pool in live.path().pools() {
             let placed = pool.placed();
+            if only.is_some_and(|only| only != placed.pool.name.as_str()) {
+                continue;
+            }
             let overlay = self.by_pool.get(placed.pool.name.as_str());
             for member in pool.members() {
                 let state = overlay
@@ -89,7 +99,7 @@ mod tests {
 
     fn overlay(pool: &str, version: u64, until_unix_ms: i64) -> v1::Overlay {
         let state = v1::AdminState { backend_number: 1, state: 2, until_unix_ms, reason: String::new() };
-        v1::Overlay { pool: pool.into(), version, admin_states: vec![state] }
+        v1::Overlay { pool: pool.into(), version, admin_states: vec![state], answers: vec![] }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use awe4lb_engine::health::Health;
 use awe4lb_model::{
     BackendHost,
-    placed::{NodeConfig, Number},
+    placed::{Number, PlacedPool},
 };
 use futures_util::{StreamExt as _, stream};
 use rand::Rng as _;
@@ -34,11 +34,11 @@ struct Host {
 
 /// Resolves the names of what runs, for ever.
 pub async fn run(live: Arc<Live>) {
-    let mut changes = live.watch();
+    let mut seen = live.seen();
     let mut hosts: BTreeMap<Box<str>, Host> = BTreeMap::new();
     loop {
-        let config = changes.borrow_and_update().config.clone();
-        let mut wanted = names(&config);
+        let _ = seen.config();
+        let mut wanted = names(&live.pools());
         hosts.retain(|name, _| wanted.contains_key(name));
         for (name, users) in &mut wanted {
             let host = hosts.entry(name.clone()).or_default();
@@ -52,7 +52,7 @@ pub async fn run(live: Arc<Live>) {
         lookup(&live, &mut hosts, new).await;
         let wait = EVERY.mul_f64(rand::rng().random_range(0.9..1.1));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            goes_on = live.changed(&mut seen) => if !goes_on { return },
             () = tokio::time::sleep(wait), if !hosts.is_empty() => {
                 let all = hosts.keys().cloned().collect();
                 lookup(&live, &mut hosts, all).await;
@@ -61,9 +61,9 @@ pub async fn run(live: Arc<Live>) {
     }
 }
 
-fn names(config: &NodeConfig) -> BTreeMap<Box<str>, Users> {
+fn names(pools: &[Arc<PlacedPool>]) -> BTreeMap<Box<str>, Users> {
     let mut names: BTreeMap<Box<str>, Users> = BTreeMap::new();
-    for placed in &config.pools {
+    for placed in pools {
         for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
             if let BackendHost::Name(name) = &backend.address.host {
                 let user = (placed.number, *number, placed.pool.health_check.is_some());

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access_log, admin,
+    access_log, admin, discovery,
     file_source::{FileSource, Refused},
     fleet_source::{self, FleetSource},
     gauges, live,
@@ -106,6 +106,8 @@ async fn start_source(
         node.link.send_modify(|link| link.node = args.name.clone());
         let mut file = FileSource::new(path.clone());
         file.load(&node.live).await.map_err(|refused| not_run(path, &refused))?;
+        // What a control plane would ask nobody asks here; names are asked by every node.
+        tokio::spawn(discovery::run(Arc::default(), node.live.clone()));
         return Ok(Source::File(tokio::spawn(file.follow(node.live.clone(), reload))));
     }
     let dir = dir.context("a node with a control plane has a state directory")?;

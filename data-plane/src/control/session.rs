@@ -22,6 +22,7 @@ use super::{
     apply::{self, Order, Rejections, Slot},
     assembly::{Assembler, Library, Progress},
     cache::Cache,
+    discovery::Discovered,
     gauges,
     identity::{Identity, PendingKey},
     live,
@@ -75,6 +76,8 @@ pub struct Uplink {
     pub rejections: Arc<Rejections>,
     /// Overlays.
     pub overlays: Overlays,
+    /// Discovered backends.
+    pub discovered: Arc<Discovered>,
     /// Counters.
     pub reporter: Reporter,
     /// Backends.
@@ -302,10 +305,17 @@ impl Session<'_> {
     }
 
     async fn overlay(&mut self, overlay: v1::Overlay) {
+        let (pool, answers) = (overlay.pool.clone(), overlay.answers.clone());
+        let had_states = self.uplink.overlays.has_states(&pool);
         if !self.uplink.overlays.accept(overlay) {
             return;
         }
-        self.uplink.overlays.apply(&self.uplink.node.live, SystemTime::now());
+        let live = &self.uplink.node.live;
+        self.uplink.discovered.told(live, &pool, &answers);
+        self.uplink.overlays.apply(live, Some(&pool), SystemTime::now());
+        if !had_states && !self.uplink.overlays.has_states(&pool) {
+            return;
+        }
         let (cache, all) = (self.uplink.cache.clone(), self.uplink.overlays.all());
         match tokio::task::spawn_blocking(move || cache.save_overlays(all)).await {
             Ok(Ok(())) => {}
@@ -342,7 +352,7 @@ impl Session<'_> {
             return Ok(());
         }
         let samples = node.live.path().counters();
-        let names = live::names(&node.live.running().config);
+        let names = live::names(&node.live);
         let finished = self.uplink.reporter.finished(&samples, |number| names.contains_key(&number));
         if !finished.is_empty() {
             node.live.path().forget_counters(&finished);
@@ -354,9 +364,11 @@ impl Session<'_> {
     }
 
     async fn status(&mut self) -> anyhow::Result<()> {
-        self.uplink.overlays.apply(&self.uplink.node.live, SystemTime::now());
+        self.uplink.overlays.apply(&self.uplink.node.live, None, SystemTime::now());
         let draining = self.uplink.node.draining.borrow().is_on();
-        let messages = self.uplink.board.changes(&self.uplink.node.live, draining, SystemTime::now());
+        let sources = self.uplink.discovered.statuses();
+        let messages =
+            self.uplink.board.changes(&self.uplink.node.live, draining, sources, SystemTime::now());
         for message in messages {
             self.send(from_node::Message::Status(message)).await?;
         }

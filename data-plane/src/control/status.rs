@@ -2,7 +2,12 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
+use awe4lb_discovery::is_discovered;
 use awe4lb_engine::health::Health;
+use awe4lb_model::{
+    Backend,
+    placed::{Number, PlacedPool},
+};
 use awe4lb_proto::v1;
 
 use super::{hot::MemberView, live::Live, node::unix_millis};
@@ -16,6 +21,7 @@ pub struct Board {
     since: HashMap<u64, (Health, i64)>,
     sent: HashMap<u64, v1::BackendHealth>,
     sent_node: Option<(bool, Vec<String>)>,
+    sent_sources: Vec<v1::SourceStatus>,
 }
 
 impl Board {
@@ -23,37 +29,60 @@ impl Board {
     pub fn reconnected(&mut self) {
         self.sent.clear();
         self.sent_node = None;
+        self.sent_sources.clear();
     }
 
     /// The messages to send now; none when nothing changed.
-    pub fn changes(&mut self, live: &Live, draining: bool, now: SystemTime) -> Vec<v1::Status> {
-        let current: Vec<v1::BackendHealth> = live
-            .path()
-            .pools()
-            .iter()
-            .flat_map(|pool| pool.members())
-            .map(|member| self.entry(member, now))
-            .collect();
+    pub fn changes(
+        &mut self,
+        live: &Live,
+        draining: bool,
+        sources: Vec<v1::SourceStatus>,
+        now: SystemTime,
+    ) -> Vec<v1::Status> {
+        let mut current: Vec<v1::BackendHealth> = Vec::new();
+        for pool in live.path().pools() {
+            let (placed, members) = (pool.placed(), pool.members());
+            let discovered = discovered(&placed);
+            current.extend(members.into_iter().map(|member| {
+                let discovered = discovered.get(&member.number).copied().map(|backend| v1::Discovered {
+                    pool: placed.number.0,
+                    name: backend.name.to_string(),
+                    address: backend.address.to_string(),
+                });
+                v1::BackendHealth { discovered, ..self.entry(member, now) }
+            }));
+        }
         let changed: Vec<v1::BackendHealth> =
             current.iter().filter(|entry| self.sent.get(&entry.number) != Some(entry)).cloned().collect();
         let node = (draining, live.running().missing_listeners());
         let is_node_changed = self.sent_node.as_ref() != Some(&node);
         let is_known: std::collections::HashSet<u64> = current.iter().map(|entry| entry.number).collect();
+        let is_gone = |number: &u64| is_discovered(Number(*number)) && !is_known.contains(number);
+        let gone: Vec<u64> = self.sent.keys().copied().filter(is_gone).collect();
         self.sent.retain(|number, _| is_known.contains(number));
         self.since.retain(|number, _| is_known.contains(number));
-        if changed.is_empty() && !is_node_changed {
+        let told = |status: &v1::SourceStatus| self.sent_sources.contains(status);
+        let news: Vec<v1::SourceStatus> = sources.iter().filter(|status| !told(status)).cloned().collect();
+        self.sent_sources = sources;
+        if changed.is_empty() && !is_node_changed && gone.is_empty() && news.is_empty() {
             return Vec::new();
         }
         let chunks: Vec<&[v1::BackendHealth]> =
             if changed.is_empty() { vec![&[]] } else { changed.chunks(ENTRIES_A_MESSAGE).collect() };
-        let messages = chunks
-            .into_iter()
-            .map(|chunk| v1::Status {
-                backends: chunk.to_vec(),
-                draining: node.0,
-                missing_listeners: node.1.clone(),
-            })
-            .collect();
+        let status = |backends: &[v1::BackendHealth]| v1::Status {
+            backends: backends.to_vec(),
+            draining: node.0,
+            missing_listeners: node.1.clone(),
+            ..v1::Status::default()
+        };
+        let mut messages: Vec<v1::Status> = chunks.into_iter().map(status).collect();
+        messages.extend(
+            gone.chunks(ENTRIES_A_MESSAGE).map(|gone| v1::Status { gone: gone.to_vec(), ..status(&[]) }),
+        );
+        messages.extend(
+            news.chunks(ENTRIES_A_MESSAGE).map(|news| v1::Status { sources: news.to_vec(), ..status(&[]) }),
+        );
         self.sent.extend(changed.into_iter().map(|entry| (entry.number, entry)));
         self.sent_node = Some(node);
         messages
@@ -76,6 +105,13 @@ impl Board {
             since_unix_ms: since.1,
             ejected: member.ejected,
             resolved: member.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            discovered: None,
         }
     }
+}
+
+/// The backends that sources added to a pool.
+fn discovered(placed: &PlacedPool) -> HashMap<Number, &Backend> {
+    let both = placed.backend_numbers.iter().copied().zip(&placed.pool.backends);
+    both.filter(|(number, _)| is_discovered(*number)).collect()
 }

@@ -166,7 +166,7 @@ async fn rest(uplink: &mut Uplink, wait: Duration) {
     let mut flush = uplink.flush.clone();
     loop {
         let now = SystemTime::now();
-        uplink.overlays.apply(&uplink.node.live, now);
+        uplink.overlays.apply(&uplink.node.live, None, now);
         let step = uplink.overlays.next_deadline(now).unwrap_or(wait);
         let next = until.min(tokio::time::Instant::now() + step);
         tokio::select! {

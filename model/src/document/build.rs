@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{
     access,
+    discovery::sources,
     health::health_check,
     lists::addresses,
     scalars,
@@ -365,6 +366,7 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
         tiers: node.field("tiers").map(tiers).unwrap_or_default(),
         slow_start: duration(node, "slowStart"),
         backends,
+        discovery: sources(node.field("discovery"), path, found),
         health_check,
         outlier: Outlier {
             consecutive_failures: outlier.and_then(|node| number(node, "consecutiveFailures")).unwrap_or(5),

@@ -8,6 +8,7 @@ mod access;
 mod build;
 mod check;
 mod diff;
+mod discovery;
 mod health;
 mod json;
 mod lists;

@@ -17,26 +17,36 @@ pub(super) fn fill(document: &mut Node) {
 }
 
 pub(super) fn fill_object(kind: &str, object: &mut Node) {
-    let (field, base): (&str, fn(&Node) -> String) = match kind {
-        "listener" => ("rules", |rule| match rule.field("pool").and_then(Node::as_text) {
-            Some(pool) => pool.to_owned(),
-            None if rule.field("reject").is_some() => "reject".to_owned(),
-            None => "rule".to_owned(),
-        }),
-        "pool" => ("backends", |backend| {
-            backend.field("address").and_then(Node::as_text).map(made_backend_name).unwrap_or_default()
-        }),
-        _ => return,
-    };
-    let Some(Node { kind: NodeKind::List(items), .. }) = object.field_mut(field) else { return };
+    match kind {
+        "listener" => {
+            fill_items(object, "rules", "name", |rule| match rule.field("pool").and_then(Node::as_text) {
+                Some(pool) => pool.to_owned(),
+                None if rule.field("reject").is_some() => "reject".to_owned(),
+                None => "rule".to_owned(),
+            })
+        }
+        "pool" => {
+            let text = |node: &Node, field| node.field(field).and_then(Node::as_text).map(str::to_owned);
+            fill_items(object, "backends", "name", |backend| {
+                text(backend, "address").as_deref().map(made_backend_name).unwrap_or_default()
+            });
+            fill_items(object, "discovery", "id", |source| text(source, "type").unwrap_or_default());
+        }
+        _ => {}
+    }
+}
+
+/// Gives those of a list a name that have none.
+fn fill_items(object: &mut Node, list: &str, field: &str, base: impl Fn(&Node) -> String) {
+    let Some(Node { kind: NodeKind::List(items), .. }) = object.field_mut(list) else { return };
     let mut taken: HashSet<String> =
-        items.iter().filter_map(|item| Some(item.field("name")?.as_text()?.to_owned())).collect();
+        items.iter().filter_map(|item| Some(item.field(field)?.as_text()?.to_owned())).collect();
     for item in items {
-        let made = (item.field("name").is_none()).then(|| base(item));
+        let made = (item.field(field).is_none()).then(|| base(item));
         if let (Some(made), NodeKind::Object(entries)) = (made, &mut item.kind) {
             let name = free_name(&made, &taken);
             taken.insert(name.clone());
-            entries.insert(0, Entry { key: "name".to_owned(), key_at: None, value: Node::text(name) });
+            entries.insert(0, Entry { key: field.to_owned(), key_at: None, value: Node::text(name) });
         }
     }
 }

@@ -171,7 +171,8 @@ pub fn map_key(text: &str) -> Result<MapKey, String> {
 }
 
 /// A host name, lower case, without its trailing dot.
-fn host_name(text: &str) -> Option<String> {
+/// Lower case, without a trailing dot.
+pub fn host_name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -1,8 +1,10 @@
 //! The fields of a document, declared once: checking, the JSON Schema and the table of defaults all read this.
 
+pub(super) mod discovery;
 pub(super) mod health;
 mod udp;
 
+use discovery::SOURCE;
 use health::HEALTH_CHECK;
 use udp::{AFFINITY, ON_REMOVED, UDP};
 
@@ -436,6 +438,12 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
             "How long a backend that became usable takes from a tenth to all of its weight; absent: at once.",
         ),
         field("backends", Kind::List(&Kind::Object(&BACKEND)), "[]", "Fixed backends."),
+        field(
+            "discovery",
+            Kind::List(&Kind::Object(&SOURCE)),
+            "[]",
+            "Sources of more backends, merged; of two at one address the first counts, and those of `backends` before all.",
+        ),
         field("healthCheck", Kind::Object(&HEALTH_CHECK), "", "Active check; absent: none."),
         field("outlier", Kind::Object(&OUTLIER), "", "Passive check by failed dials."),
         field(
@@ -460,7 +468,7 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         ),
         field("onRemoved", Kind::Object(&ON_REMOVED), "", "The same when it is removed."),
     ],
-    later: &["queue", "limits", "discovery", "tls", "rebalance", "labels"],
+    later: &["queue", "limits", "tls", "rebalance", "labels"],
 };
 
 pub(super) static TIERS: ObjectSpec = ObjectSpec {

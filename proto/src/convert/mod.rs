@@ -1,10 +1,11 @@
 //! Total conversions between the nouns and their messages. To the wire never fails; from the wire checks every field.
 
 mod access;
+mod discovery;
 mod health;
 mod listener;
 mod lists;
-mod pool;
+pub(crate) mod pool;
 mod rule;
 mod secret;
 

@@ -8,8 +8,8 @@ use awe4lb_model::{
 use bytes::Bytes;
 
 use super::{
-    At, at_most, duration, health, ip, ip_bytes, millis, name, number, optional_duration, optional_millis,
-    port, positive,
+    At, at_most, discovery, duration, health, ip, ip_bytes, millis, name, number, optional_duration,
+    optional_millis, port, positive,
 };
 use crate::{Noun, Problem, WireError, v1};
 
@@ -58,6 +58,7 @@ impl From<&PlacedPool> for v1::Pool {
             }
             .into(),
             removed_drain_ms: pool.removed_drain.map(millis),
+            sources: pool.discovery.iter().map(discovery::to_wire).collect(),
             health_check: pool.health_check.as_ref().map(health::to_wire),
             outlier_consecutive_failures: pool.outlier.consecutive_failures,
             outlier_ejection_ms: millis(pool.outlier.ejection),
@@ -87,6 +88,9 @@ impl TryFrom<v1::Pool> for PlacedPool {
             backend_numbers.push(number);
             backends.push(backend);
         }
+        let sources_at = root.field("sources");
+        let sources = wire.sources.into_iter().enumerate();
+        let sources = sources.map(|(index, source)| discovery::from_wire(source, sources_at.index(index)));
         let percent =
             at_most(wire.outlier_max_ejected_percent, 100, root.field("outlier_max_ejected_percent"))?;
         let pool = Pool {
@@ -101,6 +105,7 @@ impl TryFrom<v1::Pool> for PlacedPool {
             },
             slow_start: optional_duration(wire.slow_start_ms),
             backends,
+            discovery: sources.collect::<Result<_, _>>()?,
             health_check: wire
                 .health_check
                 .map(|check| health::from_wire(check, root.field("health_check")))
@@ -169,7 +174,7 @@ fn hash_on(wire: i32, at: At<'_>) -> Result<HashOn, WireError> {
     }
 }
 
-fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend {
+pub(crate) fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend {
     let (ip, host) = match &backend.address.host {
         BackendHost::Ip(ip) => (ip_bytes(*ip), String::new()),
         BackendHost::Name(name) => (Bytes::new(), name.to_string()),
@@ -186,7 +191,7 @@ fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend {
     }
 }
 
-fn backend_from_wire(wire: v1::Backend, at: At<'_>) -> Result<(Number, Backend), WireError> {
+pub(crate) fn backend_from_wire(wire: v1::Backend, at: At<'_>) -> Result<(Number, Backend), WireError> {
     let host = match (wire.ip.is_empty(), wire.host.is_empty()) {
         (false, true) => BackendHost::Ip(ip(&wire.ip, at.field("ip"))?),
         (true, false) => BackendHost::Name(wire.host.into_boxed_str()),

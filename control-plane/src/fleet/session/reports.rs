@@ -77,14 +77,27 @@ impl Session<'_> {
 
     pub(super) fn status(&mut self, status: v1::Status) -> bool {
         let mut changed = Vec::new();
+        let mut is_other = false;
         let updated = self.inner.registry.update(self.name, self.id, |node| {
             let live = &mut node.live;
             let is_news =
                 live.draining != status.draining || live.missing_listeners != status.missing_listeners;
             live.draining = status.draining;
             live.missing_listeners = status.missing_listeners.iter().map(|name| limited(name)).collect();
+            for number in &status.gone {
+                is_other |= live.health.remove(number).is_some();
+            }
+            for mut source in status.sources {
+                source.error = limited(&source.error);
+                live.sources.insert((source.pool, limited(&source.source)), source);
+            }
             for mut backend in status.backends {
                 backend.reason = limited(&backend.reason);
+                if let Some(discovered) = &mut backend.discovered {
+                    discovered.name = limited(&discovered.name);
+                    discovered.address = limited(&discovered.address);
+                }
+                is_other |= backend.discovered.is_some() && !live.health.contains_key(&backend.number);
                 let before = live.health.get(&backend.number).map(|before| (before.health, before.ejected));
                 if before != Some((backend.health, backend.ejected)) {
                     changed.push(backend.clone());
@@ -94,6 +107,9 @@ impl Session<'_> {
             is_news
         });
         let Some(is_news) = updated else { return false };
+        if is_other {
+            self.inner.discovered.changed();
+        }
         if !changed.is_empty() {
             self.publish_health(&changed);
         }
@@ -106,6 +122,8 @@ impl Session<'_> {
     fn publish_health(&self, changed: &[v1::BackendHealth]) {
         let head = self.inner.head.borrow().clone();
         let mut known = std::collections::HashSet::new();
+        let pools: std::collections::HashSet<u64> =
+            head.placed.pools.iter().map(|placed| placed.number.0).collect();
         for placed in &head.placed.pools {
             for (backend, number) in placed.pool.backends.iter().zip(&placed.backend_numbers) {
                 known.insert(number.0);
@@ -125,9 +143,12 @@ impl Session<'_> {
             }
         }
         // Backends that are gone from the configuration leave the view, too.
-        self.inner
-            .registry
-            .update(self.name, self.id, |node| node.live.health.retain(|number, _| known.contains(number)));
+        self.inner.registry.update(self.name, self.id, |node| {
+            node.live.health.retain(|number, said| {
+                let pool = said.discovered.as_ref().map(|discovered| discovered.pool);
+                known.contains(number) || pool.is_some_and(|pool| pools.contains(&pool))
+            });
+        });
     }
 
     pub(super) fn counters(&mut self, report: v1::CounterReport) {

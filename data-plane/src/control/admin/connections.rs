@@ -63,7 +63,7 @@ pub(super) async fn close(
 
 fn filter(node: &Node, asked: Asked) -> Result<ConnectionFilter, Refused> {
     let refuse = |detail: String| (StatusCode::BAD_REQUEST, Json(json!({ "error": detail })));
-    let names = names(&node.live.running().config);
+    let names = names(&node.live);
     let number = |wanted: &dyn Fn(&Named) -> bool, what: String| {
         let found = names.iter().find(|(_, named)| wanted(named)).map(|(number, _)| *number);
         found.ok_or_else(|| refuse(format!("this node has no {what}")))

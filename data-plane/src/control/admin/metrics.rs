@@ -36,7 +36,7 @@ pub fn write(node: &Node) -> String {
     let mut out = Exposition::default();
     write_node(&mut out, node);
     let running = node.live.running();
-    let names = live::names(&running.config);
+    let names = live::names(&node.live);
     let mut samples = node.live.path().counters();
     // What has not seen a connection yet is there with zeros, so that rates have a start.
     let counted: std::collections::HashSet<u64> = samples.iter().map(|sample| sample.number).collect();

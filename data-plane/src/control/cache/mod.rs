@@ -65,6 +65,17 @@ pub struct Overlays {
     pub overlays: Vec<v1::Overlay>,
 }
 
+/// Discovered backends, by pool.
+#[derive(Clone, PartialEq, Message)]
+pub struct Discovered {
+    /// As the control plane told them.
+    #[prost(message, repeated, tag = "1")]
+    pub told: Vec<v1::Overlay>,
+    /// As this node found them.
+    #[prost(message, repeated, tag = "2")]
+    pub own: Vec<v1::Overlay>,
+}
+
 /// What was rejected, oldest first.
 #[derive(Clone, PartialEq, Message)]
 pub struct Rejections {
@@ -165,6 +176,17 @@ impl Cache {
     /// Stores overlays.
     pub fn save_overlays(&self, overlays: Vec<v1::Overlay>) -> std::io::Result<()> {
         sealed::write(&self.folder.join("overlays"), Content::Overlays, &Overlays { overlays })
+    }
+
+    /// The stored backends that were discovered: those that were told, and this node's own.
+    pub fn discovered(&self) -> (Vec<v1::Overlay>, Vec<v1::Overlay>) {
+        let stored = self.small::<Discovered>("discovered", Content::Discovered);
+        (stored.told, stored.own)
+    }
+
+    /// Stores them.
+    pub fn save_discovered(&self, told: Vec<v1::Overlay>, own: Vec<v1::Overlay>) -> std::io::Result<()> {
+        sealed::write(&self.folder.join("discovered"), Content::Discovered, &Discovered { told, own })
     }
 
     /// The stored rejections.

@@ -20,6 +20,8 @@ pub enum Content {
     Snapshot = b'S',
     /// Overlays.
     Overlays = b'O',
+    /// Discovered backends.
+    Discovered = b'D',
     /// Manifests that were rejected.
     Rejected = b'R',
     /// What is being tried, see `crash_guard`.

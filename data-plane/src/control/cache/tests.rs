@@ -123,7 +123,7 @@ fn small_files_round_trip_and_a_damaged_one_is_empty() {
     cache.end_trial().unwrap();
     assert!(cache.trial().is_none());
 
-    let overlay = v1::Overlay { pool: "app".into(), version: 4, admin_states: vec![] };
+    let overlay = v1::Overlay { pool: "app".into(), version: 4, admin_states: vec![], answers: vec![] };
     cache.save_overlays(vec![overlay.clone()]).unwrap();
     assert_eq!(cache.overlays(), [overlay]);
     let path = cache.folder.join("overlays");

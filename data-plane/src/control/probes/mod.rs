@@ -49,12 +49,11 @@ struct Spec {
 pub async fn run(live: Arc<Live>, allowed: Allowed) {
     let allowed = Arc::new(allowed);
     let permits = Arc::new(Semaphore::new(CONCURRENT));
-    let mut changes = live.watch();
+    let mut seen = live.seen();
     let mut tasks: HashMap<Number, (Spec, tokio::task::AbortHandle)> = HashMap::new();
     let mut set = JoinSet::new();
     loop {
-        let config = changes.borrow_and_update().config.clone();
-        let wanted = wanted(&config);
+        let wanted = wanted(&seen.config(), &live.pools());
         let pools: HashMap<Number, Arc<dyn PoolHandle>> =
             live.path().pools().into_iter().map(|pool| (pool.placed().number, pool)).collect();
         tasks.retain(|backend, (spec, task)| {
@@ -83,16 +82,16 @@ pub async fn run(live: Arc<Live>, allowed: Allowed) {
             });
         }
         while set.try_join_next().is_some() {}
-        if changes.changed().await.is_err() {
+        if !live.changed(&mut seen).await {
             return;
         }
     }
 }
 
 /// All checked backends.
-fn wanted(config: &NodeConfig) -> HashMap<Number, Spec> {
+fn wanted(config: &NodeConfig, pools: &[Arc<PlacedPool>]) -> HashMap<Number, Spec> {
     let mut wanted = HashMap::new();
-    for placed in &config.pools {
+    for placed in pools {
         let Some(check) = &placed.pool.health_check else { continue };
         let proxy = match check.proxy_protocol {
             None => placed.pool.proxy_protocol,

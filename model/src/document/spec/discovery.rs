@@ -1,0 +1,191 @@
+//! The fields of sources of backends. Which of them a type takes is declared here too: what a type does not use it refuses.
+
+use super::{Kind, ObjectSpec, field, required};
+
+/// The types, each with the fields that are its own.
+pub(in crate::document) const TYPES: &[(&str, &[&str])] = &[
+    ("dns", &["name", "record", "servers", "ttlMin", "ttlMax"]),
+    ("http", &["url", "headers", "tokenFile", "ca", "format", "pattern", "pointers", "maxBytes"]),
+    ("file", &["path", "format", "pattern", "pointers", "maxBytes"]),
+    ("exec", &["command", "format", "pattern", "pointers", "maxBytes"]),
+    ("kubernetes", &["kubeconfig", "context", "namespace", "service", "selector", "mode", "portName"]),
+    ("push", &["ttl"]),
+];
+
+/// Types that are asked, and not told.
+pub(in crate::document) const ASKED: &[&str] = &["interval", "timeout"];
+
+const PORT: Kind = Kind::Integer { min: 1, max: 65_535 };
+
+pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
+    name: "source",
+    fields: &[
+        required(
+            "type",
+            Kind::Word {
+                words: &["dns", "http", "file", "exec", "kubernetes", "push"],
+                later: &["docker", "swarm", "consul", "lxd", "sentinel", "patroni"],
+            },
+            "What is asked.",
+        ),
+        field("id", Kind::Name, "", "What it is called, unique in its pool; made from the type when absent."),
+        field(
+            "runOn",
+            Kind::Word { words: &["controlPlane", "node"], later: &[] },
+            "",
+            "Who asks. Absent: each node for `dns`, the control plane for all others, which nodes cannot ask.",
+        ),
+        field("interval", Kind::Duration, "\"10s\"", "Between two questions, give or take a tenth."),
+        field("timeout", Kind::Duration, "\"5s\"", "How long one may take."),
+        field(
+            "onFailure",
+            Kind::Word { words: &["keep", "clear"], later: &[] },
+            "\"keep\"",
+            "What becomes of the last good answer when there is no new one.",
+        ),
+        field(
+            "minBackends",
+            Kind::Integer { min: 0, max: 100_000 },
+            "1",
+            "An answer with fewer counts as a failure.",
+        ),
+        field(
+            "maxVanishPercent",
+            Kind::Integer { min: 1, max: 100 },
+            "100",
+            "An answer that lacks more of those that are there counts as a failure.",
+        ),
+        field("port", PORT, "", "In place of what the source says; without any, the listener's."),
+        field("weight", Kind::Integer { min: 0, max: 65_535 }, "1", "Where the source says none."),
+        field("priority", Kind::Integer { min: 0, max: 65_535 }, "0", "Where the source says none."),
+        field(
+            "maxConnections",
+            Kind::Limit { max: 10_000_000 },
+            "\"unlimited\"",
+            "Where the source says none.",
+        ),
+        field("name", Kind::Text, "", "dns: the name that is asked for; required."),
+        field(
+            "record",
+            Kind::Word { words: &["both", "a", "aaaa", "srv"], later: &[] },
+            "\"both\"",
+            "dns: what is asked for. `srv` brings ports, priorities and weights along.",
+        ),
+        field(
+            "servers",
+            Kind::List(&Kind::Text),
+            "[]",
+            "dns: who is asked, as address or address and port; none: whom `/etc/resolv.conf` names, with its search domains.",
+        ),
+        field("ttlMin", Kind::Duration, "\"1s\"", "dns: records that live shorter count as this."),
+        field(
+            "ttlMax",
+            Kind::Duration,
+            "",
+            "dns: records that live longer count as this; absent: `interval`.",
+        ),
+        field("url", Kind::Text, "", "http: `http://` or `https://`; required. Redirects are not followed."),
+        field("headers", Kind::Labels, "{}", "http: more headers."),
+        field(
+            "tokenFile",
+            Kind::Text,
+            "",
+            "http: a file of the control plane with a bearer token; it must be allowed there.",
+        ),
+        field("ca", Kind::Pem("CERTIFICATE"), "", "http: authorities to trust in place of the system's."),
+        field(
+            "path",
+            Kind::Text,
+            "",
+            "file: the whole path on the control plane, which must allow it; required.",
+        ),
+        field(
+            "command",
+            Kind::List(&Kind::Text),
+            "",
+            "exec: the program and its arguments, without a shell; required. The control plane must allow the program.",
+        ),
+        field(
+            "service",
+            Kind::Text,
+            "",
+            "kubernetes: the name of a service; required, unless there is a `selector`.",
+        ),
+        field("selector", Kind::Text, "", "kubernetes: pods with these labels, as `app=web,tier!=old`."),
+        field(
+            "mode",
+            Kind::Word { words: &["endpoints", "nodePort", "loadBalancer"], later: &[] },
+            "\"endpoints\"",
+            "kubernetes: ready endpoints of the service, ready nodes at its node port, or its load balancer.",
+        ),
+        field(
+            "portName",
+            Kind::Text,
+            "",
+            "kubernetes: which of the ports, by name or number; absent: the only one.",
+        ),
+        field(
+            "namespace",
+            Kind::Text,
+            "",
+            "kubernetes: absent: that of the context, or the control plane's own.",
+        ),
+        field(
+            "kubeconfig",
+            Kind::Text,
+            "",
+            "kubernetes: a file of the control plane, which must allow it; absent: the cluster that it runs in.",
+        ),
+        field("context", Kind::Text, "", "kubernetes: of the kubeconfig; absent: its current one."),
+        field(
+            "format",
+            Kind::Word { words: &["auto", "lines", "json"], later: &[] },
+            "\"auto\"",
+            "How to read it; `auto` is JSON where it begins as such, else lines.",
+        ),
+        field(
+            "pattern",
+            Kind::Regex,
+            "",
+            "Lines are matched by this expression with the groups `host` and `port`, maybe `weight` and `priority`.",
+        ),
+        field("pointers", Kind::Object(&POINTERS), "", "JSON of another shape: where everything stands."),
+        field(
+            "maxBytes",
+            Kind::Integer { min: 1, max: 64 * 1024 * 1024 },
+            "4194304",
+            "A longer answer is a failure.",
+        ),
+        field("ttl", Kind::Duration, "", "push: what was told is forgotten after this time; absent: never."),
+    ],
+    later: &["labels", "select", "nameTemplate", "zone"],
+};
+
+static POINTERS: ObjectSpec = ObjectSpec {
+    name: "pointers",
+    fields: &[
+        field(
+            "items",
+            Kind::Text,
+            "",
+            "To the list, or the object whose values are items; absent: the document.",
+        ),
+        field("host", Kind::Text, "", "From an item to its host, or `host:port`; absent: the item itself."),
+        field("port", Kind::Text, "", "From an item."),
+        field("weight", Kind::Text, "", "From an item."),
+        field("priority", Kind::Text, "", "From an item."),
+    ],
+    later: &[],
+};
+
+/// Whether a source of this type takes a field.
+pub(in crate::document) fn takes(kind: &str, name: &str) -> bool {
+    let takers = takers(name);
+    let is_told = kind == "push" && ASKED.contains(&name);
+    !is_told && (takers.is_empty() || takers.contains(&kind))
+}
+
+/// Which types take a field; empty: all of them.
+pub(in crate::document) fn takers(name: &str) -> Vec<&'static str> {
+    TYPES.iter().filter(|(_, fields)| fields.contains(&name)).map(|(word, _)| *word).collect()
+}
