@@ -4,6 +4,7 @@
 pub mod fakes;
 pub mod fleet;
 pub mod load;
+pub mod network;
 pub mod process;
 pub mod rest;
 pub mod servers;

@@ -252,11 +252,29 @@ fn a_hundred_thousand_flows_leave_nothing_behind() {
     come_and_go(100_000, 10_000);
 }
 
+/// A pool whose backends are asked whether they are well, patiently: what is loaded may be slow.
+fn checked(mut document: Value) -> Value {
+    document["pools"][0]["healthCheck"] = json!({
+        "type": "udp", "send": "well?", "expect": "well?", "interval": "100ms", "timeout": "400ms", "fall": 4, "rise": 1,
+    });
+    document
+}
+
+/// Waits until the backend at this address is up, or down.
+fn until_health(fleet: &Fleet, address: SocketAddr, wanted: &str) {
+    eventually(&format!("{address} is {wanted}"), || {
+        let all = fleet.rest.get("/api/v1/backends?pool=p");
+        let is_it = |one: &&Value| one["address"] == address.to_string();
+        let one = all["items"].as_array()?.iter().find(is_it)?;
+        (one["nodes"][0]["health"] == wanted).then_some(())
+    });
+}
+
 /// Every datagram of `flows` flows comes back, while the configuration changes after each of so many, and a backend without
-/// flows comes and goes. Datagrams of 200 bytes, at this rate.
-fn steady(rate: u32, flows: u32, changes: u32, each: u64) -> Value {
+/// flows comes and goes; before `flips` of the changes it falls ill and gets well again. Datagrams of 200 bytes, at this rate.
+fn steady(rate: u32, flows: u32, changes: u32, flips: u32, each: u64) -> Value {
     let (fleet, _echo, entrance, own) = echoing(&json!({}));
-    let (_spare, spare) = echo(&fleet);
+    let (spare_echo, spare) = echo(&fleet);
     let target = entrance.to_string();
     let load = Load::start(
         "steady",
@@ -283,8 +301,16 @@ fn steady(rate: u32, flows: u32, changes: u32, each: u64) -> Value {
         eventually("datagrams pass", || {
             (number(&counted(&fleet), "/datagramsIn") >= each * u64::from(change)).then_some(())
         });
-        let backends = if change % 2 == 1 { vec![own, spare] } else { vec![own] };
-        fleet.apply(&document(entrance.port(), &json!({"maxFlows": 20_000 + change}), &backends));
+        let is_there = change % 2 == 1;
+        let backends = if is_there { vec![own, spare] } else { vec![own] };
+        fleet.apply(&checked(document(entrance.port(), &json!({"maxFlows": 20_000 + change}), &backends)));
+        if is_there && change <= flips * 2 {
+            until_health(&fleet, spare, "up");
+            spare_echo.pause(true);
+            until_health(&fleet, spare, "down");
+            spare_echo.pause(false);
+            until_health(&fleet, spare, "up");
+        }
     }
     let result = load.finish();
     let all = &result["all"];
@@ -304,20 +330,21 @@ fn steady(rate: u32, flows: u32, changes: u32, each: u64) -> Value {
 
 #[test]
 fn flows_lose_nothing_and_stay_where_they_are_over_changes() {
-    steady(2_000, 64, 10, 1_000);
+    steady(2_000, 64, 10, 2, 1_000);
 }
 
 #[test]
 #[ignore = "the deep lane: debug binaries (without AWE4LB_BIN_DIR) cannot carry this"]
-fn ten_million_datagrams_over_a_thousand_flows_and_fifty_changes() {
-    let result = steady(60_000, 1_000, 50, 200_000);
+fn ten_million_datagrams_over_a_thousand_flows_fifty_changes_and_fifty_flips() {
+    // Down and up again are two.
+    let result = steady(60_000, 1_000, 50, 25, 200_000);
     assert!(number(&result, "/all/datagramsSent") >= 10_000_000, "{result}");
 }
 
 #[test]
 #[ignore = "the deep lane: debug binaries (without AWE4LB_BIN_DIR) cannot carry this"]
 fn nothing_is_lost_at_half_of_what_a_node_can() {
-    let result = steady(half_of_saturation(), 64, 1, 800_000);
+    let result = steady(half_of_saturation(), 64, 1, 0, 800_000);
     assert!(number(&result, "/all/datagramsSent") >= 800_000, "{result}");
     assert_eq!(result["all"]["datagramsSent"], result["all"]["datagramsReceived"], "{result}");
 }

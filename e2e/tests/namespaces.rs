@@ -3,94 +3,15 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::Path,
     time::Duration,
 };
 
 use awe4lb_e2e::{
     eventually, have,
+    network::{BACKEND, CLIENT, NODE, Network, can_be_made},
     process::{Program, run},
     program,
 };
-
-/// `client` – `node` – `backend`, by IPv4 and IPv6. Gone when dropped.
-struct Network {
-    hosts: [String; 3],
-}
-
-const CLIENT: usize = 0;
-const NODE: usize = 1;
-const BACKEND: usize = 2;
-
-fn must(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (ok, out, why) = run(words[0], &words[1..]);
-    assert!(ok, "{line}: {out}{why}");
-}
-
-impl Network {
-    fn new(tag: &str) -> Self {
-        let hosts =
-            ["client", "node", "backend"].map(|host| format!("awe4lb-{tag}-{}-{host}", std::process::id()));
-        let network = Self { hosts };
-        let [client, node, backend] = &network.hosts;
-        for host in &network.hosts {
-            must(&format!("ip netns add {host}"));
-            must(&format!("ip -n {host} link set lo up"));
-        }
-        for (number, (outer, name)) in [(client, "front"), (backend, "back")].into_iter().enumerate() {
-            let net = number + 1;
-            must(&format!("ip -n {node} link add {name} type veth peer name eth0 netns {outer}"));
-            for (host, link, last) in [(node, name, 1), (outer, "eth0", 2)] {
-                must(&format!("ip -n {host} addr add 10.77.{net}.{last}/24 dev {link}"));
-                must(&format!("ip -n {host} addr add fd77:{net}::{last}/64 dev {link} nodad"));
-                must(&format!("ip -n {host} link set {link} up"));
-            }
-            must(&format!("ip -n {outer} route add default via 10.77.{net}.1"));
-            must(&format!("ip -n {outer} -6 route add default via fd77:{net}::1"));
-        }
-        network
-    }
-
-    /// As `docs/udp.md` says.
-    fn hand_transparent_packets_to_their_sockets(&self, folder: &Path) {
-        let node = &self.hosts[NODE];
-        let rules = folder.join("transparent.nft");
-        let recipe = include_str!("../../docs/udp.md");
-        let block =
-            recipe.split("```nft\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the recipe");
-        std::fs::write(&rules, block).expect("written");
-        must(&format!("ip netns exec {node} nft -f {}", rules.display()));
-        let routes = recipe.split("```sh transparent\n").nth(1).and_then(|rest| rest.split("```").next());
-        for line in routes.expect("the recipe").lines().filter(|line| line.starts_with("ip ")) {
-            must(&format!("ip netns exec {node} {line}"));
-        }
-    }
-
-    /// Runs `act` on a host: sockets that it makes are that host's.
-    fn on<T: Send>(&self, host: usize, act: impl FnOnce() -> T + Send) -> T {
-        let file = std::fs::File::open(format!("/run/netns/{}", self.hosts[host])).expect("a namespace");
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                rustix::thread::move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&file),
-                    Some(rustix::thread::LinkNameSpaceType::Network),
-                )
-                .expect("entered");
-                act()
-            });
-            inside.join().expect("it does not panic")
-        })
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for host in &self.hosts {
-            let _ = run("ip", &["netns", "del", host]);
-        }
-    }
-}
 
 /// Says to each who it is.
 fn who_are_you_by_udp(socket: UdpSocket) {
@@ -114,12 +35,20 @@ fn who_are_you_by_tcp(listener: TcpListener) {
 
 #[test]
 fn backends_see_the_clients_own_address_and_answers_return_through_the_node() {
-    if !rustix::process::geteuid().is_root() || !["ip", "nft"].iter().all(|tool| have(tool)) {
+    if !can_be_made() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new("seen");
+    let network = Network::new("seen", 1);
+    let check = || {
+        let node = program("awe4lb-data-plane").display().to_string();
+        run("ip", &["netns", "exec", network.name(NODE), &node, "transparency"])
+    };
+    let (is_ready, said, _) = check();
+    assert!(!is_ready && said.contains("IPv4") && said.contains("ip -6 rule add"), "{said}");
     network.hand_transparent_packets_to_their_sockets(folder.path());
+    let (is_ready, said, why) = check();
+    assert!(is_ready, "{said}{why}");
     for address in ["10.77.2.2:9000", "[fd77:2::2]:9000"] {
         let (udp, tcp) = network.on(BACKEND, || {
             (UdpSocket::bind(address).expect("a port"), TcpListener::bind(address).expect("a port"))
@@ -144,7 +73,7 @@ fn backends_see_the_clients_own_address_and_answers_return_through_the_node() {
     let node = program("awe4lb-data-plane").display().to_string();
     let file = document.display().to_string();
     let arguments =
-        ["netns", "exec", &network.hosts[NODE], &node, "--admin", "127.0.0.1:7999", "--snapshot-file", &file];
+        ["netns", "exec", network.name(NODE), &node, "--admin", "127.0.0.1:7999", "--snapshot-file", &file];
     let mut program = Program::start("node", folder.path(), "ip", arguments);
     program.ready();
     network.on(CLIENT, || {
@@ -172,4 +101,67 @@ fn backends_see_the_clients_own_address_and_answers_return_through_the_node() {
             assert_eq!(seen, own, "by TCP");
         }
     });
+}
+
+/// How often something was counted, from the node's own metrics.
+fn metric(network: &Network, line: &str) -> u64 {
+    let (ok, text, why) =
+        run("ip", &["netns", "exec", network.name(NODE), "curl", "-sS", "http://127.0.0.1:7999/metrics"]);
+    assert!(ok, "{why}");
+    let found = text.lines().find_map(|found| found.strip_prefix(line));
+    found.and_then(|value| value.trim().parse::<f64>().ok()).map_or(0, |value| value as u64)
+}
+
+#[test]
+fn as_many_flows_as_ports_allow_are_computed_and_reached() {
+    if !can_be_made() || !have("curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let network = Network::new("room", 2);
+    let ports = "net.ipv4.ip_local_port_range=40000 40049";
+    let (ok, _, why) = run("ip", &["netns", "exec", network.name(NODE), "sysctl", "-qw", ports]);
+    assert!(ok, "{why}");
+    for (host, address) in [(BACKEND, "10.77.2.2:9000"), (BACKEND + 1, "10.77.3.2:9000")] {
+        who_are_you_by_udp(network.on(host, || UdpSocket::bind(address).expect("a port")));
+    }
+    let document = folder.path().join("node.yaml");
+    let yaml = "listeners:\n- { name: l, protocol: udp, bind: ['0.0.0.0:7000'], rules: [{ pool: p }] }\npools:\n- { name: p, balance: roundRobin, backends: [{ address: '10.77.2.2:9000' }, { address: '10.77.3.2:9000' }] }\n";
+    std::fs::write(&document, yaml).expect("written");
+    let node = program("awe4lb-data-plane").display().to_string();
+    let file = document.display().to_string();
+    let arguments = [
+        "netns",
+        "exec",
+        network.name(NODE),
+        &node,
+        "--admin",
+        "127.0.0.1:7999",
+        "--threads",
+        "1",
+        "--snapshot-file",
+        &file,
+    ];
+    let mut program = Program::start("node", folder.path(), "ip", arguments);
+    program.ready();
+    let limit = metric(&network, "awe4lb_pool_flows_limit{pool=\"p\"}");
+    assert_eq!(
+        limit,
+        3 + 47 * 2,
+        "three with sockets of their own, the others share the ports that are left"
+    );
+    let clients: Vec<UdpSocket> = network
+        .on(CLIENT, || (0..limit + 30).map(|_| UdpSocket::bind("0.0.0.0:0").expect("a port")).collect());
+    let answered = clients
+        .iter()
+        .filter(|client| {
+            client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+            client.send_to(b"?", "10.77.1.1:7000").expect("sent");
+            client.recv(&mut [0; 128]).is_ok()
+        })
+        .count() as u64;
+    assert_eq!(answered, limit, "each of them is served, and nobody else");
+    let refused =
+        metric(&network, "awe4lb_listener_ended_total{listener=\"l\",reason=\"resource-exhausted\"}");
+    assert_eq!(refused, 30, "who was not is counted");
 }

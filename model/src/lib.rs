@@ -35,5 +35,5 @@ pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
 pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown};
 pub use reason::{EndReason, Side};
-pub use rule::{Match, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};
+pub use rule::{MIRROR_ALL, Match, Mirror, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};
 pub use udp::{Affinity, OnDown, ProxyDatagrams, UdpSettings};

@@ -15,7 +15,28 @@ pub struct Rule {
     pub tls: TlsMode,
     /// Of a split: a client stays on its side, by its address, on every node the same.
     pub sticky: bool,
+    /// Of UDP: who gets copies of what clients send.
+    pub mirror: Option<Mirror>,
 }
+
+impl Rule {
+    /// All pools that this rule names itself.
+    pub fn pools(&self) -> impl Iterator<Item = &Name> {
+        self.action.pools().chain(self.mirror.iter().map(|mirror| &mirror.pool))
+    }
+}
+
+/// Copies of the datagrams of some flows, for somebody whose answers nobody gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Who gets them.
+    pub pool: Name,
+    /// Of how many of a million flows ([`MIRROR_ALL`]), at random.
+    pub share: u32,
+}
+
+/// Every flow.
+pub const MIRROR_ALL: u32 = 1_000_000;
 
 /// Conditions inside conditions: more levels than this are refused.
 pub const MAX_MATCH_DEPTH: usize = 8;

@@ -49,6 +49,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/rules/*/pool", "app"),
     ("/listeners/*/rules/*/split/*/pool", "blue"),
     ("/listeners/*/rules/*/split/*/weight", "95"),
+    ("/listeners/*/rules/*/mirror/pool", "blue"),
+    ("/listeners/*/rules/*/mirror/sample", "0.1"),
     ("/listeners/*/rules/*/reject", "{}"),
     ("/listeners/*/rules/*/tls", "passthrough"),
     ("/listeners/*/limits/maxConnections", "50000"),
@@ -320,7 +322,10 @@ fn base(pointer: &str) -> Value {
     if pointer.contains("/affinity/") {
         document["listeners"][0]["affinity"] = json!({ "group": "ike" });
     }
-    if pointer.contains("/udp/") || pointer.contains("/packetsPerSecond") {
+    if pointer.contains("/mirror/") {
+        document["listeners"][0]["rules"][0]["mirror"] = json!({ "pool": "blue" });
+    }
+    if ["/udp/", "/packetsPerSecond", "/mirror/"].iter().any(|part| pointer.contains(part)) {
         document["listeners"][0]["protocol"] = json!("udp");
     }
     if pointer.contains("/healthCheck") {

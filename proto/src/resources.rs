@@ -310,7 +310,7 @@ fn check_references(config: &NodeConfig) -> Result<(), WireError> {
             }
         }
         for rule in &listener.rules {
-            for pool in rule.action.pools() {
+            for pool in rule.pools() {
                 if config.pools.binary_search_by(|placed| placed.pool.name.cmp(pool)).is_err() {
                     let path = format!("/{}/rules/{}/pool", listener.name, rule.name);
                     return Err(Problem::Dangling(format!("pool {pool}")).at(Noun::Listener, path));

@@ -9,10 +9,10 @@ use std::{
 
 use awe4lb_model::{
     ACCESS_LOG_ALL, Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost,
-    Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MapKey,
-    Match, MinTlsVersion, Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion, Rule, RuleAction,
-    SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings, Verdict,
-    WhenAllDown,
+    Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MIRROR_ALL,
+    MapKey, Match, MinTlsVersion, Mirror, Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion,
+    Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings,
+    Verdict, WhenAllDown,
     discovery::{DnsSource, DnsSourceRecord, OnFailure, RunOn, Source, SourceKind, Template},
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
@@ -56,15 +56,17 @@ fn action(pool: &'static [&'static str]) -> impl Strategy<Value = RuleAction> {
 }
 
 fn rule() -> impl Strategy<Value = (Number, Rule)> {
-    let rest = (action(&["p0", "p1"]), any::<bool>(), any::<bool>(), any::<bool>());
+    let mirror = option::of((Just("p1".parse().unwrap()), 0..=MIRROR_ALL));
+    let mirror = mirror.prop_map(|mirror| mirror.map(|(pool, share)| Mirror { pool, share }));
+    let rest = (action(&["p0", "p1"]), any::<bool>(), any::<bool>(), any::<bool>(), mirror);
     (1u64.., name(), conditions(), rest).prop_map(|(number, name, mut matches, rest)| {
-        let (mut action, terminate, sticky, by_map) = rest;
+        let (mut action, terminate, sticky, by_map, mirror) = rest;
         if by_map {
             let map: Name = "m0".parse().unwrap();
             (matches.sni, action) = (vec![SniPattern::Map(map.clone())], RuleAction::Map(map));
         }
         let tls = if terminate { TlsMode::Terminate } else { TlsMode::Passthrough };
-        (Number(number), Rule { name, matches, action, tls, sticky })
+        (Number(number), Rule { name, matches, action, tls, sticky, mirror })
     })
 }
 

@@ -108,6 +108,10 @@ pub async fn explain(client: &Client, asked: &Explain, form: Output) -> Result<(
         print("\n");
         output::list(form, &rows, CANDIDATES)?;
     }
+    if let Some(pool) = answer["mirror"]["pool"].as_str() {
+        let sample = answer["mirror"]["sample"].as_f64().unwrap_or(1.0) * 100.0;
+        print(&format!("\ncopies of {sample} % of the flows go to pool {pool}\n"));
+    }
     let end = answer["end"].as_str().map(|end| format!(" ({end})")).unwrap_or_default();
     print(&format!("\n{}{end}\n", text(&answer["outcome"])));
     Ok(())

@@ -9,7 +9,7 @@ use awe4lb_engine::{
     route::{Facts, NameTable, Tables, choose_split, explain, sticky_side},
 };
 use awe4lb_model::{
-    Listener, Name, Protocol, Rule, RuleAction, TlsMode, document,
+    Listener, MIRROR_ALL, Name, Protocol, Rule, RuleAction, TlsMode, document,
     placed::{NodeConfig, PlacedListener},
 };
 use axum::{Json, extract::State, routing::post};
@@ -130,6 +130,9 @@ fn explained(
             (TlsMode::Terminate, _) => "terminated",
             (TlsMode::Passthrough, true) => "passed through",
             (TlsMode::Passthrough, false) => "none",
+        }),
+        "mirror": rule.and_then(|rule| rule.mirror.as_ref()).map(|mirror| {
+            json!({"pool": mirror.pool.as_str(), "sample": f64::from(mirror.share) / f64::from(MIRROR_ALL)})
         }),
     });
     let outcome = match rule {

@@ -49,6 +49,7 @@ fn dispatch(parsed: &Parsed<Cli>) -> anyhow::Result<ExitCode> {
         Some(Command::Status(args)) => ask_local(args, "GET", "/status"),
         Some(Command::Drain(args)) => ask_local(args, "POST", "/drain"),
         Some(Command::Undrain(args)) => ask_local(args, "POST", "/undrain"),
+        Some(Command::Transparency) => Ok(transparency()),
         Some(Command::Connections { local, filter, ended, reason, close }) => {
             let mut query = connections_query(filter);
             query.extend(ended.then(|| ("ended", "true".to_owned())));
@@ -59,6 +60,22 @@ fn dispatch(parsed: &Parsed<Cli>) -> anyhow::Result<ExitCode> {
             ask_local(local, method, &format!("{path}?{query}"))
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "this is for whoever typed the command")]
+fn transparency() -> ExitCode {
+    let missing = crate::traffic::transparency::missing();
+    for why in &missing {
+        println!("{why}");
+    }
+    if !missing.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!(
+        "this machine may send as its clients, and answers that reach it are its own. \
+         Not seen from here: the rule of the firewall, and the backends' routes"
+    );
+    ExitCode::SUCCESS
 }
 
 fn connections_query(filter: &options::ConnectionArgs) -> Vec<(&'static str, String)> {

@@ -11,6 +11,7 @@ pub mod assembly;
 pub mod backoff;
 pub mod boot;
 pub mod cache;
+pub mod capacity;
 pub mod command;
 pub mod connect;
 pub mod discovery;

@@ -46,6 +46,8 @@ pub enum Command {
     Drain(LocalArgs),
     /// Take back `drain`.
     Undrain(LocalArgs),
+    /// Say what this machine lacks for `preserveClientAddress`; exit 0 when it is nothing.
+    Transparency,
     /// List the connections that are open now, or the last ones that ended, and why.
     Connections {
         #[command(flatten)]

@@ -24,7 +24,10 @@ const SLOT_BYTES: usize = 65_536;
 /// Slots do not start at the same place of a cache set.
 const SLOT_STRIDE: usize = SLOT_BYTES + 5 * 64;
 
-const CONTROL_BYTES: usize = 128;
+const CONTROL_BYTES: usize = 160;
+
+/// Those of the bits of the traffic class that ECN has.
+const ECN: u8 = 0b11;
 
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
@@ -72,6 +75,9 @@ pub struct Received {
     /// Datagrams that found the socket's queue full since it was made; only where some did, and where the socket asks for
     /// it.
     pub overflow: Option<u32>,
+    /// The two bits of ECN (RFC 3168), the same for all in it; 0 where the socket does not ask
+    /// ([`super::options::ask_for_ecn`]).
+    pub ecn: u8,
 }
 
 /// What is known about the socket that is read.
@@ -171,6 +177,7 @@ impl Batch {
             segment: len,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             overflow: None,
+            ecn: 0,
         };
         if header.msg_hdr.msg_namelen > 0 {
             received.from = read_name(&self.names[slot as usize]);
@@ -247,6 +254,12 @@ fn read_control(header: &libc::msghdr, received: &mut Received) {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     received.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    received.ecn = data.cast::<u8>().read_unaligned() & ECN;
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    received.ecn = data.cast::<libc::c_int>().read_unaligned() as u8 & ECN;
+                }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     received.overflow = Some(data.cast::<u32>().read_unaligned());
                 }
@@ -281,6 +294,17 @@ pub struct Run {
     pub pieces: u32,
     /// Bytes of each datagram; 0: it is one.
     pub segment: u16,
+    /// How it is marked for congestion; of the family of the socket.
+    pub ecn: Ecn,
+}
+
+/// A mark for congestion that goes out with datagrams (ECN, RFC 3168).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ecn {
+    /// The two bits; 0: none, which costs nothing.
+    pub bits: u8,
+    /// Whether the socket speaks IPv6.
+    pub v6: bool,
 }
 
 /// The system's side of sends. Holds nothing between two calls but room.
@@ -371,6 +395,7 @@ pub fn send_parts(
     to: Option<SocketAddr>,
     head: &[u8],
     payload: &[u8],
+    ecn: Ecn,
 ) -> io::Result<()> {
     let mut parts = [head, payload]
         .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
@@ -382,6 +407,12 @@ pub fn send_parts(
     }
     header.msg_iov = parts.as_mut_ptr();
     header.msg_iovlen = parts.len();
+    let mut control = Control([0; CONTROL_BYTES]);
+    let used = push_ecn(&mut control, 0, ecn);
+    if used > 0 {
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = used;
+    }
     // SAFETY: the header points at locals and at the two slices, which outlive the call; the kernel only reads them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -393,6 +424,7 @@ fn write_control(control: &mut Control, run: &Run) -> usize {
     if run.segment > 0 {
         used = push_control(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, run.segment);
     }
+    used = push_ecn(control, used, run.ecn);
     match run.from {
         Some(IpAddr::V4(from)) => {
             let info = libc::in_pktinfo {
@@ -408,6 +440,15 @@ fn write_control(control: &mut Control, run: &Run) -> usize {
             push_control(control, used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
         None => used,
+    }
+}
+
+fn push_ecn(control: &mut Control, used: usize, ecn: Ecn) -> usize {
+    let bits = libc::c_int::from(ecn.bits);
+    match (ecn.bits, ecn.v6) {
+        (0, _) => used,
+        (_, false) => push_control(control, used, libc::IPPROTO_IP, libc::IP_TOS, bits),
+        (_, true) => push_control(control, used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, bits),
     }
 }
 

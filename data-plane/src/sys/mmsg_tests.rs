@@ -63,7 +63,7 @@ fn a_run_is_cut_apart_by_the_kernel_and_glued_on_request() {
         let slots = batch.receive(inbox.as_fd(), Source::Connected, 16).expect("receive");
         let pieces: Vec<Piece> =
             slots.map(|slot| Piece { slot, offset: 0, len: batch.received(slot).len }).collect();
-        let run = Run { to: None, from: None, first_piece: 0, pieces: 4, segment: 100 };
+        let run = Run { to: None, from: None, first_piece: 0, pieces: 4, segment: 100, ecn: Ecn::default() };
         assert_eq!(Outbox::default().send(a.as_fd(), &batch, &[run], &pieces).expect("send"), 1);
         let mut there = Batch::default();
         let slots = there.receive(b.as_fd(), Source::Listener, SLOTS).expect("receive");
@@ -88,7 +88,14 @@ fn replies_leave_from_the_address_that_was_asked() {
         let received = batch.received(slots.start);
         assert_eq!(received.local, Some(asked));
         let piece = Piece { slot: 0, offset: 0, len: received.len };
-        let run = Run { to: received.from, from: received.local, first_piece: 0, pieces: 1, segment: 0 };
+        let run = Run {
+            to: received.from,
+            from: received.local,
+            first_piece: 0,
+            pieces: 1,
+            segment: 0,
+            ecn: Ecn::default(),
+        };
         Outbox::default().send(server.as_fd(), &batch, &[run], &[piece]).expect("send");
         // The client is connected: it only takes what comes from the address it asked.
         assert_eq!(client.recv(&mut [0; 16]).expect("receive"), 8);
@@ -102,7 +109,7 @@ fn what_was_sent_before_an_error_is_told() {
     let sender = UdpSocket::bind("127.0.0.1:0").expect("bind");
     let batch = Batch::default();
     let pieces = [Piece { slot: 0, offset: 0, len: 3 }];
-    let good = Run { to, from: None, first_piece: 0, pieces: 1, segment: 0 };
+    let good = Run { to, from: None, first_piece: 0, pieces: 1, segment: 0, ecn: Ecn::default() };
     let bad = Run { to: Some("127.0.0.1:0".parse().expect("an address")), ..good };
     let mut outbox = Outbox::default();
     assert_eq!(outbox.send(sender.as_fd(), &batch, &[good, good, bad, good], &pieces).expect("some"), 2);

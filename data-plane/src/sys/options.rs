@@ -24,6 +24,15 @@ pub fn ask_for_local_address(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()>
     }
 }
 
+/// From now on the kernel tells how each datagram was marked for congestion (ECN, RFC 3168).
+pub fn ask_for_ecn(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    }
+}
+
 /// Whether the kernel hands over datagrams that arrived as one run as one, and says how long each is.
 pub fn ask_for_runs(socket: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())

@@ -93,6 +93,8 @@ pub(super) struct RuleRun {
     pub(super) map: Option<Arc<NameTable>>,
     /// Pools with their weights; empty: reject.
     pub(super) targets: Vec<(u32, Arc<PoolState>)>,
+    /// Who gets copies of how many of a million flows.
+    pub(super) mirror: Option<(u32, Arc<PoolState>)>,
 }
 
 /// A snapshot and what its commit does to pools that stay.
@@ -196,6 +198,10 @@ fn listener(
             sticky: rule.sticky.then(|| rule.name.clone()),
             map,
             targets,
+            mirror: match &rule.mirror {
+                Some(mirror) => Some((mirror.share, pool(&mirror.pool)?)),
+                None => None,
+            },
         });
     }
     let tls = listener.tls.as_ref().map(|settings| tls::server_config(settings, keys)).transpose()?;

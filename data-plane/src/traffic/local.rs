@@ -13,7 +13,7 @@ use awe4lb_engine::{
     balance::{NoCandidate, Request, Turns},
     route::{self, NameTable},
 };
-use awe4lb_model::{Balance, EndReason, HashOn, Name, Protocol, placed::Number};
+use awe4lb_model::{Balance, EndReason, HashOn, MIRROR_ALL, Name, Protocol, placed::Number};
 use rand::{RngCore, rngs::SmallRng};
 
 use super::{
@@ -44,6 +44,7 @@ pub(super) struct LocalRule {
     targets: Vec<(u32, Rc<LocalPool>)>,
     sticky: Option<Name>,
     map: Option<Arc<NameTable>>,
+    mirror: Option<(u32, Rc<LocalPool>)>,
 }
 
 /// A pool and this worker's counters and turns of it.
@@ -105,6 +106,9 @@ impl LocalSnapshot {
                         counters: table.of(rule.number),
                         sticky: rule.sticky.clone(),
                         map: rule.map.clone(),
+                        mirror: rule.mirror.as_ref().and_then(|(share, state)| {
+                            Some((*share, by_state.get(&Arc::as_ptr(state))?.clone()))
+                        }),
                         targets: rule
                             .targets
                             .iter()
@@ -183,6 +187,14 @@ impl LocalRule {
                 several.get(side).map(|(_, pool)| pool)
             }
         }
+    }
+}
+
+impl LocalRule {
+    /// Who gets copies of a new flow; `None`: nobody, or not of this one.
+    pub(super) fn mirror(&self, rng: &mut SmallRng) -> Option<&Rc<LocalPool>> {
+        let (share, pool) = self.mirror.as_ref()?;
+        (rng.next_u32() % MIRROR_ALL < *share).then_some(pool)
     }
 }
 

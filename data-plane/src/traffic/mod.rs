@@ -29,7 +29,7 @@ mod splice;
 mod timers;
 mod tls;
 mod tls_pump;
-mod transparency;
+pub(crate) mod transparency;
 mod udp;
 mod worker;
 
@@ -57,6 +57,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::control::hot::{
     ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem,
 };
+pub(crate) use udp::room;
+
 use compile::{Compiled, Snapshot, SocketKey};
 use worker::{Command, WorkerShared};
 

@@ -16,9 +16,10 @@ use super::{
     violation::{Path, Violation},
 };
 use crate::{
-    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Match, MinTlsVersion,
-    Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams, ProxyVersion, Rule,
-    RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, WhenAllDown,
+    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, MIRROR_ALL, Match,
+    MinTlsVersion, Mirror, Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams,
+    ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings,
+    WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -124,18 +125,18 @@ pub(super) fn listener(
         },
         udp: udp::settings(node.field("udp"), path, found),
         affinity: node.field("affinity").and_then(udp::affinity),
-        access_log: node.field("accessLog").map(access_log),
+        access_log: node.field("accessLog").map(|node| sample(node, ACCESS_LOG_ALL)),
     })
 }
 
-/// In parts of a million.
-fn access_log(node: &Node) -> u32 {
+/// The field `sample`, in parts of `all`.
+fn sample(node: &Node, all: u32) -> u32 {
     let share = match node.field("sample").map(|node| &node.kind) {
         Some(NodeKind::Float(share)) => *share,
         Some(NodeKind::Integer(share)) => *share as f64,
         _ => 1.0,
     };
-    (share.clamp(0.0, 1.0) * f64::from(ACCESS_LOG_ALL)).round() as u32
+    (share.clamp(0.0, 1.0) * f64::from(all)).round() as u32
 }
 
 fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<TlsSettings> {
@@ -228,7 +229,24 @@ fn rule(node: &Node, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Op
         (Some("terminate") | None, true) => TlsMode::Terminate,
         _ => TlsMode::Passthrough,
     };
-    Some(Rule { name: name(node, "name")?, matches, action, tls, sticky: text(node, "sticky").is_some() })
+    let mirror = match node.field("mirror") {
+        Some(mirror) => Some(self::mirror(mirror, &action, path, found)?),
+        None => None,
+    };
+    let sticky = text(node, "sticky").is_some();
+    Some(Rule { name: name(node, "name")?, matches, action, tls, sticky, mirror })
+}
+
+fn mirror(node: &Node, action: &RuleAction, path: &Path<'_>, found: &mut Findings) -> Option<Mirror> {
+    if *action == RuleAction::Reject {
+        found.error(
+            &Path::Field(path, "mirror"),
+            node,
+            "conflict",
+            "of what is rejected there are no copies",
+        );
+    }
+    Some(Mirror { pool: name(node, "pool")?, share: sample(node, MIRROR_ALL) })
 }
 
 /// The map of a rule that has one. `None`: it is used where it cannot be.

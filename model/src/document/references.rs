@@ -80,7 +80,7 @@ fn check_proxies(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>)
     let proxied: HashSet<&Name> = config.pools.iter().filter(speaks).map(|pool| &pool.name).collect();
     for listener in config.listeners.iter().filter(|listener| listener.protocol == Protocol::Udp) {
         for (index, rule) in listener.rules.iter().enumerate() {
-            if let Some(pool) = rule.action.pools().find(|pool| proxied.contains(pool)) {
+            if let Some(pool) = rule.pools().find(|pool| proxied.contains(pool)) {
                 let (pointer, at) = pointers.listener(&listener.name);
                 let detail = format!("pool {pool:?} sends PROXY v1, which has no words for UDP: take v2");
                 out.push(Violation::new(format!("{pointer}/rules/{index}"), at, "conflict", detail));
@@ -131,7 +131,7 @@ fn check_listener(listener: &Listener, known: &Known<'_>, pointers: &Pointers, o
         });
     };
     for (index, rule) in listener.rules.iter().enumerate() {
-        for pool in rule.action.pools() {
+        for pool in rule.pools() {
             if !known.pools.contains(pool) && !pointers.declares("pool", pool) {
                 dangling("pool", pool, &known.pools, format!("/rules/{index}"));
             }

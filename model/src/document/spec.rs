@@ -245,8 +245,18 @@ pub(super) static RULE: ObjectSpec = ObjectSpec {
             "",
             "Of a split: a client stays on its side, by its address.",
         ),
+        field("mirror", Kind::Object(&MIRROR), "", "UDP: another pool gets copies of what clients send."),
     ],
-    later: &["mirror"],
+    later: &[],
+};
+
+static MIRROR: ObjectSpec = ObjectSpec {
+    name: "mirror",
+    fields: &[
+        required("pool", Kind::Name, "Who gets the copies; its answers go nowhere."),
+        field("sample", Kind::Share, "1.0", "Which part of the flows, at random."),
+    ],
+    later: &[],
 };
 
 pub(super) static MATCH: ObjectSpec = ObjectSpec {

@@ -58,6 +58,16 @@ pub(super) fn check_transport(node: &Node, protocol: Protocol, path: &Path<'_>, 
         ("proxyProtocol", Protocol::Tcp),
         ("preamble", Protocol::Tcp),
     ];
+    if protocol == Protocol::Tcp {
+        let rules_path = Path::Field(path, "rules");
+        for (index, rule) in node.field("rules").map(Node::items).unwrap_or_default().iter().enumerate() {
+            if let Some(mirror) = rule.field("mirror") {
+                let here = Path::Index(&rules_path, index);
+                let detail = "copies are made of datagrams: \"mirror\" is for UDP listeners";
+                found.error(&Path::Field(&here, "mirror"), mirror, "conflict", detail);
+            }
+        }
+    }
     let of_limits = [
         ("maxConnections", Protocol::Tcp),
         ("maxConnectionsPerClient", Protocol::Tcp),

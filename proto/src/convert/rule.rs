@@ -1,13 +1,14 @@
 //! Rules: matches and actions.
 
 use awe4lb_model::{
-    Addresses, Match, Name, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode,
+    Addresses, MIRROR_ALL, Match, Mirror, Name, PortRange, Rule, RuleAction, SniPattern, SplitTarget,
+    TlsMode,
     placed::Number,
     rule::{MAX_MATCH_DEPTH, sni_regex},
 };
 use ipnet::IpNet;
 
-use super::{At, ip, ip_bytes, name, number, port};
+use super::{At, at_most, ip, ip_bytes, name, number, port};
 use crate::{Problem, WireError, v1};
 
 pub(super) fn to_wire(rule: &Rule, number: Number) -> v1::Rule {
@@ -16,6 +17,10 @@ pub(super) fn to_wire(rule: &Rule, number: Number) -> v1::Rule {
         name: rule.name.to_string(),
         r#match: (!rule.matches.is_empty()).then(|| match_to_wire(&rule.matches)),
         sticky: rule.sticky,
+        mirror: rule
+            .mirror
+            .as_ref()
+            .map(|mirror| v1::Mirror { pool: mirror.pool.to_string(), share: mirror.share }),
         terminate_tls: rule.tls == TlsMode::Terminate,
         action: Some(match &rule.action {
             RuleAction::Pool(pool) => v1::rule::Action::Pool(pool.to_string()),
@@ -39,6 +44,7 @@ pub(super) fn from_wire(wire: v1::Rule, at: At<'_>) -> Result<(Number, Rule), Wi
             None => Match::default(),
         },
         sticky: wire.sticky,
+        mirror: wire.mirror.map(|mirror| mirror_from_wire(&mirror, at.field("mirror"))).transpose()?,
         action: match wire.action {
             Some(v1::rule::Action::Pool(pool)) => RuleAction::Pool(name(&pool, at.field("pool"))?),
             Some(v1::rule::Action::Split(split)) => split_from_wire(split, at.field("split"))?,
@@ -58,6 +64,13 @@ pub(super) fn from_wire(wire: v1::Rule, at: At<'_>) -> Result<(Number, Rule), Wi
         return Err(at.field("map").refuse(problem));
     }
     Ok((number(wire.number, at.field("number"))?, rule))
+}
+
+fn mirror_from_wire(wire: &v1::Mirror, at: At<'_>) -> Result<Mirror, WireError> {
+    Ok(Mirror {
+        pool: name(&wire.pool, at.field("pool"))?,
+        share: at_most(wire.share, MIRROR_ALL, at.field("share"))?,
+    })
 }
 
 pub(super) fn all<W, T>(

@@ -6,7 +6,7 @@ use awe4lb_engine::health::Health;
 use awe4lb_telemetry::{Exposition, Kind};
 
 use crate::control::{
-    gauges,
+    capacity, gauges,
     hot::{AdminState, CounterSample},
     live::{self, Named},
     node::{LinkState, Node},
@@ -64,6 +64,7 @@ pub fn write(node: &Node) -> String {
         out.sample(&[("listener", name)], u8::from(!missing.iter().any(|missing| missing == name)));
     }
     write_backends(&mut out, node);
+    write_room(&mut out, node);
     out.finish()
 }
 
@@ -121,6 +122,18 @@ fn write_backends(out: &mut Exposition, node: &Node) {
     gauge("awe4lb_backend_ready", "0: drained or in maintenance by an operator.", |member| {
         u8::from(member.admin == AdminState::Ready)
     });
+}
+
+/// How many flows there can be.
+fn write_room(out: &mut Exposition, node: &Node) {
+    out.family(
+        "awe4lb_pool_flows_limit",
+        Kind::Gauge,
+        "UDP flows that ports and descriptors allow, if no other pool has any.",
+    );
+    for (pool, limit) in capacity::flows(node) {
+        out.sample(&[("pool", pool.as_str())], limit);
+    }
 }
 
 fn write_node(out: &mut Exposition, node: &Node) {

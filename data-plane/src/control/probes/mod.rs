@@ -110,7 +110,7 @@ fn wanted(config: &NodeConfig, pools: &[Arc<PlacedPool>]) -> HashMap<Number, Spe
 
 /// A backend without a port gets the port the client came to; its check the first port that leads to it.
 fn listener_port(config: &NodeConfig, pool: &PlacedPool) -> Option<u16> {
-    let leads = |rule: &awe4lb_model::Rule| rule.action.pools().any(|name| *name == pool.pool.name);
+    let leads = |rule: &awe4lb_model::Rule| rule.pools().any(|name| *name == pool.pool.name);
     let listener = config.listeners.iter().find(|placed| placed.listener.rules.iter().any(leads))?;
     listener.listener.bind.first().map(|bind| bind.port)
 }

@@ -131,7 +131,8 @@ impl Server<'_> {
             flow.pool.state.dial_succeeded(flow.permit.member(), None);
         }
         let from = wildcard.then_some(answers.key.local);
-        let way = Way { flow: id, to: Some(answers.key.client), from, longest: flow.longest_out };
+        let client = answers.key.client;
+        let way = Way { flow: id, to: Some(client), from, longest: flow.longest_out, v6: client.is_ipv6() };
         let mut allowed = answers.allowed;
         for slot in slots {
             let mut received = batch.received(slot);

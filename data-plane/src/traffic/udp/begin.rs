@@ -17,19 +17,18 @@ use super::{
         connection::Ending,
         counters::Open,
         gate::AdmittedFlow,
-        local::{Chosen, Hashable, LocalListener, LocalPool, Tally},
+        local::{Chosen, Hashable, LocalListener, LocalPool, LocalRule, Tally},
         worker::Worker,
     },
     carriers::Carriers,
     extras::{Extras, Introduction, Replies},
     flow::{Flow, LONGEST_IN_RUN, tag_of},
+    mirror::Mirror,
     server::Server,
     upstream::Upstream,
 };
 use crate::control::hot::ConnectionState;
 
-/// So many flows of a listening socket have sockets of their own, which are cheaper to use; those beyond share.
-const OWN_SOCKETS: u32 = 1_024;
 /// Flows that make room for others, of one batch of datagrams.
 const EVICTIONS: u32 = 4;
 
@@ -59,7 +58,7 @@ impl Server<'_> {
             listener: &listener,
             key,
             port: self.entrance.key.address.port(),
-            share: self.own_sockets >= OWN_SOCKETS,
+            share: self.own_sockets >= self.own_most,
             carriers: &self.carriers,
             answers: self.answers.clone(),
             udp: self.settings,
@@ -190,6 +189,7 @@ impl Newcomer<'_> {
             introduction: self.introduction(&chosen),
             replies: self.udp.max_reply_ratio.map(Replies::new),
             membership,
+            mirror: self.mirror(rule, name).map(Box::new),
         };
         Some(Flow {
             upstream,
@@ -262,6 +262,28 @@ impl Newcomer<'_> {
         }
     }
 
+    /// Copies for another pool, if the rule says so, this flow is one of the sample, and anybody is there.
+    fn mirror(&self, rule: &LocalRule, server_name: Option<&str>) -> Option<Mirror> {
+        let (worker, run) = (self.worker, &self.listener.run);
+        let pool = rule.mirror(&mut worker.rng())?;
+        let hashable =
+            Hashable { client: self.key.client, server_name, listener: run.name.as_str(), preferred: None };
+        let chosen = pool.choose(&mut Vec::new(), &hashable, &mut worker.rng(), worker.counters());
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(reason) => {
+                pool.counters.dropped(1, reason);
+                return None;
+            }
+        };
+        let to = chosen.permit.member().address(self.port, worker.rng().next_u64());
+        let to = to.filter(|to| is_a_host(*to) && !worker.listens_on(*to, self.key.local))?;
+        let introduction = self.introduction(&chosen);
+        let counters = chosen.counters.clone();
+        let mirror = Mirror::to(to, pool.clone(), chosen, introduction);
+        mirror.map_err(|error| counters.dropped(1, reason(&error))).ok()
+    }
+
     fn upstream(&self, to: SocketAddr, as_client: bool) -> io::Result<Upstream> {
         if !is_a_host(to) || self.worker.listens_on(to, self.key.local) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
@@ -296,7 +318,13 @@ impl Newcomer<'_> {
 fn reason(error: &io::Error) -> EndReason {
     match error.raw_os_error() {
         Some(
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN,
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
+            | libc::EAGAIN,
         ) => EndReason::ResourceExhausted,
         _ => EndReason::DialFailed,
     }

@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
@@ -116,6 +116,10 @@ impl Carrier {
     fn open(to: SocketAddr, place: u32, reactor: &Rc<Reactor>, list: &Rc<ReadyList>) -> io::Result<Rc<Self>> {
         let fd = socket(to)?;
         options::ask_for_errors(fd.as_fd(), to.is_ipv6())?;
+        // Now, and not with the first datagram: that there is no port left is to be known here.
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        rustix::net::bind(&fd, &SocketAddr::new(any, 0))?;
         let tag = CARRIER | if to.is_ipv6() { V6 } else { 0 } | u64::from(place);
         let token = reactor.register_listed(fd.as_fd(), list, tag)?;
         Ok(Rc::new(Self {

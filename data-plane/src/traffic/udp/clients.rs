@@ -12,7 +12,7 @@ use super::{
     send::{Fate, Scratch, is_refusal, send_all},
     server::Server,
 };
-use crate::sys::mmsg::{self, Received, SLOTS, Source};
+use crate::sys::mmsg::{self, Ecn, Received, SLOTS, Source};
 
 /// Batches before others get their turn.
 const BATCHES: usize = 4;
@@ -158,7 +158,7 @@ impl Server<'_> {
         let to = flow.upstream.to();
         if let ([(_, slot)], None) = (group, to) {
             let received = batch.received(*slot);
-            if received.segment == received.len {
+            if received.segment == received.len && received.ecn == 0 {
                 return match mmsg::send_one(flow.upstream.fd(), batch.payload(*slot, 0, received.len)) {
                     Ok(()) => {
                         flow.tally.datagrams_in(1, u64::from(received.len));
@@ -174,7 +174,8 @@ impl Server<'_> {
             }
         }
         runs.clear();
-        let way = Way { flow: id, to, from: None, longest: flow.longest_in };
+        let v6 = flow.upstream.is_v6();
+        let way = Way { flow: id, to, from: None, longest: flow.longest_in, v6 };
         for (_, slot) in group {
             runs.add(&way, &batch.received(*slot));
         }
@@ -219,8 +220,12 @@ impl Server<'_> {
                 }
                 let head = extras.head();
                 let payload = scratch.batch.payload(*slot, number * each, len);
-                match mmsg::send_parts(flow.upstream.fd(), flow.upstream.to(), head, payload) {
-                    Ok(()) => flow.tally.datagrams_in(1, u64::from(len)),
+                let ecn = Ecn { bits: received.ecn, v6: flow.upstream.is_v6() };
+                match mmsg::send_parts(flow.upstream.fd(), flow.upstream.to(), head, payload, ecn) {
+                    Ok(()) => {
+                        flow.tally.datagrams_in(1, u64::from(len));
+                        extras.was_sent(payload);
+                    }
                     Err(error) if is_refusal(&error) => {
                         result = Err(at);
                         break 'slots;

@@ -1,9 +1,9 @@
-//! What only some flows have: limits, a header for the backend, a bound on answers, a group that they belong to.
+//! What only some flows have: limits, a header for the backend, a bound on answers, a group that they belong to, copies.
 
 use awe4lb_engine::affinity::Membership;
 use awe4lb_model::EndReason;
 
-use super::super::gate::AdmittedFlow;
+use super::{super::gate::AdmittedFlow, mirror::Mirror};
 
 /// Beside a flow; most have none.
 #[derive(Default)]
@@ -12,6 +12,7 @@ pub(super) struct Extras {
     pub(super) introduction: Option<Introduction>,
     pub(super) replies: Option<Replies>,
     pub(super) membership: Option<Membership>,
+    pub(super) mirror: Option<Box<Mirror>>,
 }
 
 /// Tells the backend who the client is.
@@ -20,6 +21,17 @@ pub(super) struct Introduction {
     /// With every datagram, or only with the first.
     pub(super) every: bool,
     pub(super) was_sent: bool,
+}
+
+impl Introduction {
+    /// What goes before the next datagram.
+    pub(super) fn head(&mut self) -> &[u8] {
+        if self.was_sent && !self.every {
+            return &[];
+        }
+        self.was_sent = true;
+        &self.header
+    }
 }
 
 /// How much a client may get that has not shown yet that its address is its own (an amplification guard, as QUIC has one in
@@ -58,7 +70,8 @@ impl Extras {
         let is_any = self.admitted.is_some()
             || self.introduction.is_some()
             || self.replies.is_some()
-            || self.membership.is_some();
+            || self.membership.is_some()
+            || self.mirror.is_some();
         is_any.then(|| Box::new(self))
     }
 
@@ -83,12 +96,13 @@ impl Extras {
 
     /// What goes before the next datagram to the backend.
     pub(super) fn head(&mut self) -> &[u8] {
-        match &mut self.introduction {
-            Some(header) if header.every || !header.was_sent => {
-                header.was_sent = true;
-                &header.header
-            }
-            _ => &[],
+        self.introduction.as_mut().map(Introduction::head).unwrap_or_default()
+    }
+
+    /// A datagram that the backend was sent.
+    pub(super) fn was_sent(&mut self, payload: &[u8]) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.copy(payload);
         }
     }
 

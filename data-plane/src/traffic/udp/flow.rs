@@ -50,6 +50,9 @@ pub(super) struct Flow {
 impl Flow {
     /// The reason counts when it is dropped, which is at once.
     pub(super) fn end(self, reason: EndReason) {
+        if let Some(mirror) = self.extras.as_ref().and_then(|extras| extras.mirror.as_ref()) {
+            mirror.because(reason);
+        }
         self.ending.because(reason);
     }
 

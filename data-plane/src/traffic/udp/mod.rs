@@ -10,7 +10,9 @@
 //! - `endings`: what is over
 //! - `upstream`, `carriers`: sockets to backends, a flow's own or shared
 //! - `quic`, `connection_ids`: server names of QUIC, and flows that follow their client to another port
+//! - `mirror`: copies for another pool
 //! - `newcomers`: clients that wait for their flow when many come at once
+//! - `room`: how many flows there can be
 //! - `runs`, `send`: what goes together, and how it is sent
 
 mod backends;
@@ -21,8 +23,10 @@ mod connection_ids;
 mod endings;
 mod extras;
 mod flow;
+mod mirror;
 mod newcomers;
 mod quic;
+pub(crate) mod room;
 mod runs;
 mod send;
 mod server;

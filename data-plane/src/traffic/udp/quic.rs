@@ -15,7 +15,7 @@ use super::{
     send::is_refusal,
     server::Server,
 };
-use crate::sys::mmsg;
+use crate::sys::mmsg::{self, Ecn};
 
 /// Clients of a socket and worker whose hello is not complete.
 const PENDING: usize = 1_024;
@@ -163,8 +163,13 @@ impl Server<'_> {
             return flow.dropped(1, why);
         }
         let head = flow.extras.as_mut().map(|extras| extras.head()).unwrap_or_default();
-        match mmsg::send_parts(flow.upstream.fd(), flow.upstream.to(), head, payload) {
-            Ok(()) => flow.tally.datagrams_in(1, u64::from(length)),
+        match mmsg::send_parts(flow.upstream.fd(), flow.upstream.to(), head, payload, Ecn::default()) {
+            Ok(()) => {
+                flow.tally.datagrams_in(1, u64::from(length));
+                if let Some(extras) = &mut flow.extras {
+                    extras.was_sent(payload);
+                }
+            }
             Err(error) if is_refusal(&error) => self.refused(id),
             Err(_) => flow.dropped(1, EndReason::DatagramUnsent),
         }

@@ -4,7 +4,7 @@
 
 use awe4lb_engine::flows::FlowId;
 
-use crate::sys::mmsg::{MAX_PAYLOAD, MAX_SEGMENTS, Piece, Received, Run};
+use crate::sys::mmsg::{Ecn, MAX_PAYLOAD, MAX_SEGMENTS, Piece, Received, Run};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a run goes.
@@ -18,6 +18,8 @@ pub(super) struct Way {
     pub(super) from: Option<IpAddr>,
     /// The longest datagram that may go out in a run; 0: none.
     pub(super) longest: u16,
+    /// Whether the socket speaks IPv6.
+    pub(super) v6: bool,
 }
 
 /// What is known of a run besides how to send it.
@@ -77,7 +79,7 @@ impl Runs {
         let mut offset = 0;
         loop {
             let len = (received.len - offset).min(most);
-            self.add_piece(way, Piece { slot: received.slot, offset, len }, each.min(len));
+            self.add_piece(way, Piece { slot: received.slot, offset, len }, each.min(len), received.ecn);
             offset += len;
             if offset >= received.len {
                 return;
@@ -85,10 +87,11 @@ impl Runs {
         }
     }
 
-    fn add_piece(&mut self, way: &Way, piece: Piece, each: u32) {
+    fn add_piece(&mut self, way: &Way, piece: Piece, each: u32, bits: u8) {
         let datagrams = if each == 0 { 1 } else { piece.len.div_ceil(each) };
         if let (Some(run), Some(load)) = (self.runs.last_mut(), self.loads.last_mut())
             && load.flow == way.flow
+            && run.ecn.bits == bits
             && load.takes(&piece, each, datagrams, way.longest)
         {
             self.pieces.push(piece);
@@ -105,6 +108,7 @@ impl Runs {
             first_piece: self.pieces.len() as u32,
             pieces: 1,
             segment: if datagrams > 1 { each as u16 } else { 0 },
+            ecn: Ecn { bits, v6: way.v6 },
         });
         self.loads.push(Load { flow: way.flow, bytes: piece.len, datagrams, each });
         self.pieces.push(piece);
@@ -149,11 +153,20 @@ mod tests {
     use super::*;
 
     fn way(flow: u32, longest: u16) -> Way {
-        Way { flow: FlowId { index: flow, generation: 0 }, to: None, from: None, longest }
+        Way { flow: FlowId { index: flow, generation: 0 }, to: None, from: None, longest, v6: false }
     }
 
     fn single(slot: u32, len: u32) -> Received {
-        Received { slot, from: None, local: None, len, segment: len, truncated: false, overflow: None }
+        Received {
+            slot,
+            from: None,
+            local: None,
+            len,
+            segment: len,
+            truncated: false,
+            overflow: None,
+            ecn: 0,
+        }
     }
 
     fn shape(runs: &Runs) -> Vec<(u16, u32, u32)> {
@@ -172,6 +185,16 @@ mod tests {
         }
         // 100 100 30 | 30 | 100 | an empty one cannot be in a run | and another
         assert_eq!(shape(&runs), [(100, 3, 230), (0, 1, 30), (0, 1, 100), (0, 1, 0), (0, 1, 0)]);
+    }
+
+    #[test]
+    fn marks_for_congestion_are_not_mixed() {
+        let mut runs = Runs::default();
+        for ecn in [2, 2, 3, 2] {
+            runs.add(&way(1, 1400), &Received { ecn, ..single(0, 10) });
+        }
+        assert_eq!(shape(&runs), [(10, 2, 20), (0, 1, 10), (0, 1, 10)]);
+        assert_eq!(runs.runs().iter().map(|run| run.ecn.bits).collect::<Vec<_>>(), [2, 3, 2]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::{
     flow::Flow,
     newcomers::Newcomers,
     quic::Quic,
+    room,
     upstream::Overflow,
 };
 use crate::sys::options;
@@ -46,6 +47,8 @@ pub(super) struct Server<'a> {
     pub(super) carriers: Carriers,
     /// Flows that have a socket of their own.
     pub(super) own_sockets: u32,
+    /// The most of them.
+    pub(super) own_most: u32,
     pub(super) sweep: Option<Timer>,
     pub(super) round: u32,
     /// The state of access rules that flows were last looked at by.
@@ -70,7 +73,8 @@ impl<'a> Server<'a> {
         {
             tracing::error!(address = %entrance.key.address, %error, "answers may leave from another address than was asked");
         }
-        // Without it what the kernel drops is not told.
+        // Without it marks for congestion are lost, which is only slower.
+        let _ = options::ask_for_ecn(socket.as_fd(), ip.is_ipv6());
         let listener = entrance.listener.borrow().clone();
         let settings = listener.run.udp;
         let mut server = Self {
@@ -86,6 +90,7 @@ impl<'a> Server<'a> {
             answers: Rc::default(),
             carriers: Carriers::default(),
             own_sockets: 0,
+            own_most: room::own_sockets(),
             sweep: None,
             round: 0,
             overflow: Overflow::default(),

@@ -30,6 +30,7 @@ pub(super) enum Upstream {
 
 pub(super) struct Own {
     fd: OwnedFd,
+    v6: bool,
     overflow: Overflow,
     watched: Option<(Token, Rc<Reactor>)>,
 }
@@ -48,7 +49,7 @@ impl Upstream {
         net::connect(&fd, &to)?;
         // Without it datagrams come one by one, which is only slower.
         let _ = options::ask_for_runs(fd.as_fd(), runs);
-        Ok(Self::Own(Own { fd, overflow: Overflow::default(), watched: None }))
+        Ok(Self::Own(Own { fd, v6: to.is_ipv6(), overflow: Overflow::default(), watched: None }))
     }
 
     /// Its input is listed as `tag` from now on.
@@ -75,6 +76,13 @@ impl Upstream {
         match self {
             Self::Own(_) => None,
             Self::Shared(lane) => Some(lane.to()),
+        }
+    }
+
+    pub(super) fn is_v6(&self) -> bool {
+        match self {
+            Self::Own(own) => own.v6,
+            Self::Shared(lane) => lane.to().is_ipv6(),
         }
     }
 
@@ -109,6 +117,8 @@ pub(super) fn socket(to: SocketAddr) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     options::make_room(fd.as_fd());
+    // Without it marks are lost on the way back, which is only slower.
+    let _ = options::ask_for_ecn(fd.as_fd(), to.is_ipv6());
     Ok(fd)
 }
 
