@@ -141,7 +141,8 @@ impl Marked {
 #[test]
 fn marks_for_congestion_pass_both_ways() {
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-        for extra in ["", ", limits: { packetsPerSecond: 100000 }"] {
+        for extra in [", udp: { ecn: true }", ", udp: { preset: quic }, limits: { packetsPerSecond: 100000 }"]
+        {
             let (backend, client) = (Marked::bind(ip), Marked::bind(ip));
             let port = free_udp_port();
             let address = backend.socket.local_addr().expect("an address");

@@ -80,6 +80,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/listeners/*/udp/maxRequests", "1"),
     ("/listeners/*/udp/maxResponses", "1"),
     ("/listeners/*/udp/perPacket", "true"),
+    ("/listeners/*/udp/ecn", "true"),
     ("/listeners/*/udp/maxReplyRatio", "10"),
     ("/listeners/*/affinity/group", "ike"),
     ("/listeners/*/affinity/key", "client"),

@@ -148,6 +148,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_responses: counts.1,
             max_reply_ratio: counts.2,
             quic: counts.3,
+            ecn: counts.3,
         },
     );
     let affinity = (name(), millis()).prop_map(|(group, ttl)| Affinity { group, ttl });

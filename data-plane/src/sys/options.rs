@@ -24,12 +24,12 @@ pub fn ask_for_local_address(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()>
     }
 }
 
-/// From now on the kernel tells how each datagram was marked for congestion (ECN, RFC 3168).
-pub fn ask_for_ecn(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+/// Whether the kernel tells how each datagram was marked for congestion (ECN, RFC 3168).
+pub fn ask_for_ecn(socket: BorrowedFd<'_>, v6: bool, wanted: bool) -> io::Result<()> {
     if v6 {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, wanted.into())
     } else {
-        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, wanted.into())
     }
 }
 

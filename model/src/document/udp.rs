@@ -22,7 +22,7 @@ pub(super) fn settings(node: Option<&Node>, path: &Path<'_>, found: &mut Finding
             max_responses: Some(1),
             ..UdpSettings::default()
         },
-        Some("quic") => UdpSettings { quic: true, ..UdpSettings::default() },
+        Some("quic") => UdpSettings { quic: true, ecn: true, ..UdpSettings::default() },
         _ => UdpSettings::default(),
     };
     let by_packet = boolean(node, "perPacket");
@@ -43,6 +43,7 @@ pub(super) fn settings(node: Option<&Node>, path: &Path<'_>, found: &mut Finding
         max_responses: limit(node, "maxResponses").unwrap_or(base.max_responses),
         max_reply_ratio: limit(node, "maxReplyRatio").unwrap_or(base.max_reply_ratio),
         quic: base.quic,
+        ecn: boolean(node, "ecn").unwrap_or(base.ecn),
     }
 }
 

@@ -51,6 +51,7 @@ impl From<&PlacedListener> for v1::Listener {
             udp_max_responses: listener.udp.max_responses.unwrap_or(0),
             udp_max_reply_ratio: listener.udp.max_reply_ratio.unwrap_or(0),
             udp_quic: listener.udp.quic,
+            udp_ecn: listener.udp.ecn,
             affinity: listener.affinity.as_ref().map(|affinity| v1::Affinity {
                 group: affinity.group.to_string(),
                 ttl_ms: millis(affinity.ttl),
@@ -133,6 +134,7 @@ impl TryFrom<v1::Listener> for PlacedListener {
                 max_responses: (wire.udp_max_responses > 0).then_some(wire.udp_max_responses),
                 max_reply_ratio: (wire.udp_max_reply_ratio > 0).then_some(wire.udp_max_reply_ratio),
                 quic: wire.udp_quic,
+                ecn: wire.udp_ecn,
             },
             affinity: wire.affinity.map(|wire| affinity(&wire, root.field("affinity"))).transpose()?,
         };

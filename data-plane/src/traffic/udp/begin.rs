@@ -289,12 +289,12 @@ impl Newcomer<'_> {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         if self.share && !as_client {
-            let lane = self.carriers.lane(to, self.worker.reactor(), &self.answers)?;
+            let lane = self.carriers.lane(to, self.udp.ecn, self.worker.reactor(), &self.answers)?;
             return Ok(Upstream::Shared(lane));
         }
         // A run of answers is one message: where answers are counted they have to be told apart.
         let runs = self.udp.max_responses.is_none();
-        Upstream::connect(to, as_client.then_some(self.key.client), runs)
+        Upstream::connect(to, as_client.then_some(self.key.client), runs, self.udp.ecn)
     }
 
     fn introduction(&self, chosen: &Chosen) -> Option<Introduction> {

@@ -68,10 +68,11 @@ impl Places {
 }
 
 impl Carriers {
-    /// A place for a flow to this address.
+    /// A place for a flow to this address. `ecn`: see [`options::ask_for_ecn`]; a socket keeps what it was made with.
     pub(super) fn lane(
         &self,
         to: SocketAddr,
+        ecn: bool,
         reactor: &Rc<Reactor>,
         list: &Rc<ReadyList>,
     ) -> io::Result<Lane> {
@@ -82,7 +83,7 @@ impl Carriers {
         let carrier = match family.carriers.get(place as usize).and_then(Option::as_ref) {
             Some(carrier) => carrier.clone(),
             None => {
-                let carrier = Carrier::open(to, place, reactor, list)?;
+                let carrier = Carrier::open(to, place, ecn, reactor, list)?;
                 if family.carriers.len() <= place as usize {
                     family.carriers.resize_with(place as usize + 1, || None);
                 }
@@ -113,8 +114,14 @@ impl Carriers {
 const V6: u64 = 1 << 62;
 
 impl Carrier {
-    fn open(to: SocketAddr, place: u32, reactor: &Rc<Reactor>, list: &Rc<ReadyList>) -> io::Result<Rc<Self>> {
-        let fd = socket(to)?;
+    fn open(
+        to: SocketAddr,
+        place: u32,
+        ecn: bool,
+        reactor: &Rc<Reactor>,
+        list: &Rc<ReadyList>,
+    ) -> io::Result<Rc<Self>> {
+        let fd = socket(to, ecn)?;
         options::ask_for_errors(fd.as_fd(), to.is_ipv6())?;
         // Now, and not with the first datagram: that there is no port left is to be known here.
         let any: IpAddr =
@@ -206,7 +213,7 @@ mod tests {
     #[test]
     fn flows_to_different_backends_share_and_nothing_stays_behind() {
         let (carriers, reactor, list) = (Carriers::default(), Reactor::new().unwrap(), Rc::default());
-        let lane = |to| carriers.lane(address(to), &reactor, &list).unwrap();
+        let lane = |to| carriers.lane(address(to), false, &reactor, &list).unwrap();
         let open = || carriers.places.borrow().v4.carriers.iter().flatten().count();
         let (a1, b1, a2) = (lane(1), lane(2), lane(1));
         a1.carry(11);

@@ -60,6 +60,8 @@ pub(super) struct Server<'a> {
     pub(super) evictions: u32,
     /// Whether runs are taken as one.
     takes_runs: bool,
+    /// Whether marks for congestion are asked for.
+    takes_marks: bool,
     /// Of a listener of QUIC.
     pub(super) quic: Option<Box<Quic>>,
 }
@@ -73,8 +75,6 @@ impl<'a> Server<'a> {
         {
             tracing::error!(address = %entrance.key.address, %error, "answers may leave from another address than was asked");
         }
-        // Without it marks for congestion are lost, which is only slower.
-        let _ = options::ask_for_ecn(socket.as_fd(), ip.is_ipv6());
         let listener = entrance.listener.borrow().clone();
         let settings = listener.run.udp;
         let mut server = Self {
@@ -97,9 +97,11 @@ impl<'a> Server<'a> {
             newcomers: Newcomers::default(),
             evictions: 0,
             takes_runs: false,
+            takes_marks: false,
             quic: None,
         };
         server.take_runs();
+        server.take_marks();
         server.know_quic();
         server
     }
@@ -144,6 +146,7 @@ impl<'a> Server<'a> {
         }
         if settings != self.settings {
             self.settings = settings;
+            self.take_marks();
             self.table.set_settings(settings);
             self.take_runs();
         }
@@ -159,6 +162,16 @@ impl<'a> Server<'a> {
                 self.quic = Some(Box::new(Quic::new(&run.connection_ids, reads_hellos)));
             }
             None => {}
+        }
+    }
+
+    /// Marks cost something with every datagram, so that only who wants them gets them.
+    fn take_marks(&mut self) {
+        if self.settings.ecn != self.takes_marks {
+            self.takes_marks = self.settings.ecn;
+            let v6 = self.entrance.key.address.is_ipv6();
+            // Without it marks are lost, which is only slower.
+            let _ = options::ask_for_ecn(self.socket.as_fd(), v6, self.takes_marks);
         }
     }
 

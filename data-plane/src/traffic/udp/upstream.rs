@@ -38,8 +38,13 @@ pub(super) struct Own {
 impl Upstream {
     /// A socket of its own. Never waits: UDP has nobody to wait for. `as_client`: the address that the backend is to see,
     /// which is not ours (IP_TRANSPARENT). `runs`: see [`options::ask_for_runs`].
-    pub(super) fn connect(to: SocketAddr, as_client: Option<SocketAddr>, runs: bool) -> io::Result<Self> {
-        let fd = socket(to)?;
+    pub(super) fn connect(
+        to: SocketAddr,
+        as_client: Option<SocketAddr>,
+        runs: bool,
+        ecn: bool,
+    ) -> io::Result<Self> {
+        let fd = socket(to, ecn)?;
         if let Some(client) = as_client {
             options::set_transparent(fd.as_fd(), to.is_ipv6())?;
             // A client may have flows to several backends, by several listeners.
@@ -112,13 +117,15 @@ impl Overflow {
     }
 }
 
-/// Of the family of `to`.
-pub(super) fn socket(to: SocketAddr) -> io::Result<OwnedFd> {
+/// Of the family of `to`. `ecn`: see [`options::ask_for_ecn`].
+pub(super) fn socket(to: SocketAddr, ecn: bool) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = net::socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     options::make_room(fd.as_fd());
-    // Without it marks are lost on the way back, which is only slower.
-    let _ = options::ask_for_ecn(fd.as_fd(), to.is_ipv6());
+    if ecn {
+        // Without it marks are lost on the way back, which is only slower.
+        let _ = options::ask_for_ecn(fd.as_fd(), to.is_ipv6(), true);
+    }
     Ok(fd)
 }
 

@@ -44,6 +44,12 @@ pub(in super::super) static UDP: ObjectSpec = ObjectSpec {
             "\"unlimited\"",
             "Bytes back for each byte that came, until the client has sent again after an answer.",
         ),
+        field(
+            "ecn",
+            Kind::Bool,
+            "\"true\" with \"preset: quic\", else \"false\"",
+            "Whether marks for congestion pass (RFC 3168).",
+        ),
     ],
     later: &[],
 };
