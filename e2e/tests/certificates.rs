@@ -10,7 +10,7 @@ use std::{
 };
 
 use awe4lb_e2e::{
-    at,
+    at, eventually,
     fleet::Fleet,
     free_port,
     servers::{Identity, Samples},
@@ -89,7 +89,8 @@ struct Outcome {
     wrong: Mutex<Vec<String>>,
 }
 
-/// So many replacements under so many handshakes a second (as fast as it goes where that is less).
+/// So many replacements under so many handshakes a second (as fast as it goes where that is less), a twentieth of a second of
+/// them between two.
 fn replace(times: usize, rate: f64) -> Outcome {
     let fleet = Fleet::start(1);
     let samples = Samples::start(fleet.folder());
@@ -140,8 +141,10 @@ fn replace(times: usize, rate: f64) -> Outcome {
     for (index, identity) in identities.iter().enumerate().skip(1) {
         newest.store(index, SeqCst);
         let done = fleet.rest.put("/api/v1/certificates/c", &identity.object("c")).ok();
-        fleet.await_revision(done["revision"].as_u64().expect("a revision"));
+        fleet.await_revision(done["meta"]["revision"].as_u64().expect("a revision"));
         known.store(index, SeqCst);
+        let enough = outcome.handshakes.load(SeqCst) + (rate / 20.0) as u64;
+        eventually("handshakes", || (outcome.handshakes.load(SeqCst) >= enough).then_some(()));
     }
     is_over.store(true, SeqCst);
     runtime.block_on(async {
@@ -155,7 +158,8 @@ fn replace(times: usize, rate: f64) -> Outcome {
 fn check(times: usize, rate: f64) {
     let begin = Instant::now();
     let outcome = replace(times, rate);
-    let (handshakes, wrong) = (outcome.handshakes.into_inner(), outcome.wrong.into_inner().unwrap_or_default());
+    let (handshakes, wrong) =
+        (outcome.handshakes.into_inner(), outcome.wrong.into_inner().unwrap_or_default());
     let seconds = begin.elapsed().as_secs_f64();
     println!("{times} replacements, {handshakes} handshakes in {seconds:.1} s");
     assert!(handshakes as usize > times, "{handshakes}");
