@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod authority;
+mod challenges;
 mod discovered;
 mod error;
 mod operations;
@@ -27,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{catalog::Head, events::Events, store::Store};
 
+pub use challenges::{Challenge, ChallengeKind};
 pub use discovered::SourceOnNode;
 pub use error::FleetError;
 pub use overlay::Admin;
@@ -35,6 +37,7 @@ pub use view::{BackendView, HealthCounts, NodeView, time};
 
 use acceptor::Acceptor;
 use authority::Authority;
+use challenges::Challenges;
 use discovered::Discovered;
 use overlay::Overlays;
 use planner::Planner;
@@ -57,6 +60,7 @@ struct Inner {
     planner: Planner,
     overlays: Overlays,
     discovered: Discovered,
+    challenges: Challenges,
     events: Events,
     counters: Box<dyn Ingest>,
     head: watch::Receiver<Arc<Head>>,
@@ -85,6 +89,7 @@ impl Fleet {
             planner,
             overlays,
             discovered: Discovered::default(),
+            challenges: Challenges::default(),
             events,
             counters: Box::new(counters),
             head,

@@ -8,7 +8,7 @@ use std::{
 use awe4lb_proto::{Hash, v1};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{FleetError, authority::PeerIdentity, now, tokens};
 use crate::store::Store;
@@ -116,6 +116,14 @@ pub struct Live {
     pub sources: HashMap<(u64, String), v1::SourceStatus>,
     /// Why its stream was refused, if it was.
     pub refused: Option<Fault>,
+    /// It can answer the challenges of certificate authorities.
+    pub takes_challenges: bool,
+    /// The version of the challenges that it holds.
+    pub challenges: u64,
+    /// It has said its last word: the process ends.
+    pub is_gone: bool,
+    /// When its stream ended.
+    pub left: Option<Instant>,
 }
 
 /// What a stream is to do.
@@ -228,6 +236,7 @@ impl Registry {
         let Some(node) = nodes.get_mut(name).filter(|node| node.is_session(id)) else { return false };
         node.session = None;
         node.live.connected_since = None;
+        node.live.left = Some(Instant::now());
         node.record.last_seen = Some(now());
         true
     }
