@@ -120,6 +120,9 @@ fn main() {
     for (name, header) in proxy_headers() {
         put("proxy_protocol", name, &[&header, b"rest"]);
     }
+    for (name, head) in CHALLENGES {
+        put("challenge", name, &[head]);
+    }
     for (name, message) in PREAMBLES {
         put("preamble", name, &[message]);
     }
@@ -175,6 +178,13 @@ fn proxy_headers() -> Vec<(&'static str, Vec<u8>)> {
     headers.iter().map(|(name, header)| (*name, written(header))).collect()
 }
 
+/// Questions for a token, and one that is none.
+const CHALLENGES: [(&str, &[u8]); 3] = [
+    ("asked", b"GET /.well-known/acme-challenge/abc-_9 HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\nrest"),
+    ("old", b"GET /.well-known/acme-challenge/a HTTP/1.0\r\n\r\n"),
+    ("posted", b"GET /.well-known/acme-challenge/a HTTP/1.1\r\nContent-Length: 1\r\n\r\na"),
+];
+
 /// As the target `preamble` tells them apart.
 const PREAMBLES: [(&str, &[u8]); 14] = [
     ("ssl-request", b"p\0\0\0\x08\x04\xd2\x16\x2f"),
@@ -210,6 +220,7 @@ fn small_files(assignment: &v1::Assignment) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
             until_unix_ms: 1 << 40,
             reason: "work".into(),
         }],
+        answers: Vec::new(),
     };
     let result = v1::Result {
         assignment: Some(assignment.clone()),

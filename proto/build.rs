@@ -7,7 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Byte strings are shared, not copied: one encoded resource goes to every node.
         .bytes(".")
         // Secrets: their `Debug` is written by hand.
-        .skip_debug([".awe4lb.v1.Key", ".awe4lb.v1.EnrolRequest"])
+        .skip_debug([".awe4lb.v1.Key", ".awe4lb.v1.EnrolRequest", ".awe4lb.v1.TlsAlpn01"])
         .compile_fds(descriptors)?;
     Ok(())
 }

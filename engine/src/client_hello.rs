@@ -79,6 +79,11 @@ impl Alpn {
         std::iter::from_fn(move || reader.vector8())
     }
 
+    /// Whether this one is offered, and nothing else.
+    pub fn is_only(&self, protocol: &str) -> bool {
+        self.iter().eq([protocol.as_bytes()])
+    }
+
     /// Whether this one is offered.
     pub fn offers(&self, protocol: &str) -> bool {
         self.iter().any(|offered| offered == protocol.as_bytes())

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod affinity;
 pub mod balance;
+pub mod challenge;
 pub mod checks;
 pub mod client_hello;
 pub mod flows;

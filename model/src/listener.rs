@@ -25,7 +25,9 @@ pub struct Listener {
     pub access: Option<Access>,
     /// Which request for TLS is understood before the ClientHello. Only with TCP.
     pub preamble: Option<Preamble>,
-    /// In order, first match wins. Never empty.
+    /// Whether the challenges http-01 of certificate authorities are answered here (RFC 8555 section 8.3). Only with TCP.
+    pub acme_http01: bool,
+    /// In order, first match wins. Empty only with [`Self::acme_http01`].
     pub rules: Vec<Rule>,
     /// Caps on what clients may use.
     pub limits: Limits,

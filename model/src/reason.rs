@@ -71,6 +71,8 @@ reasons! {
     BackendRefusedTls = "backend-refused-tls", Backend, true;
     /// The client sent no server name where the listener's `requireSni` asks for one.
     SniMissing = "sni-missing", Client, true;
+    /// A challenge of a certificate authority was answered.
+    ChallengeAnswered = "challenge-answered", Us, false;
     /// The TLS handshake failed.
     TlsHandshakeFailed = "tls-handshake-failed", Client, true;
     /// TLS broke after the handshake (bad record, missing close_notify).

@@ -93,6 +93,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/onRemoved/drain", "5m"),
     ("/listeners/*/accessLog/sample", "0.1"),
     ("/listeners/*/preamble", "postgres"),
+    ("/listeners/*/acmeHttp01", "true"),
     ("/pools/*/name", "app"),
     ("/pools/*/balance", "leastConn"),
     ("/pools/*/hashOn", "sni"),

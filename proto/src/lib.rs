@@ -28,7 +28,10 @@ pub const PROTOCOL: u32 = 1;
 pub const SERVER_NAME: &str = "control-plane.awe4lb.internal";
 
 /// What this version can do beyond protocol 1's base, as `Hello.capabilities` and `Resource.requires` say it.
-pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery"];
+pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery", CHALLENGES];
+
+/// The capability of nodes that answer the challenges of certificate authorities.
+pub const CHALLENGES: &str = "challenges";
 
 /// Generated from `awe4lb/v1/node.proto`.
 #[allow(
@@ -45,6 +48,13 @@ pub mod v1 {
     impl std::fmt::Debug for Key {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_struct("Key").field("certificate", &self.certificate).finish_non_exhaustive()
+        }
+    }
+
+    // As with the key.
+    impl std::fmt::Debug for TlsAlpn01 {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("TlsAlpn01").field("host", &self.host).finish_non_exhaustive()
         }
     }
 

@@ -14,7 +14,7 @@ use awe4lb_model::{
 use bytes::Bytes;
 use prost::Message;
 
-use crate::{CAPABILITIES, Chunks, Hash, Noun, Problem, WireError, convert, v1};
+use crate::{CAPABILITIES, CHALLENGES, Chunks, Hash, Noun, Problem, WireError, convert, v1};
 
 /// The largest resource, unpacked.
 pub const MAX_RESOURCE: usize = 32 * 1024 * 1024;
@@ -81,11 +81,14 @@ pub(crate) struct Encoded {
 impl Encoded {
     pub(crate) fn listener(placed: &PlacedListener) -> Self {
         let listener = &placed.listener;
-        let requires = match (listener.protocol, &listener.tls) {
+        let mut requires = match (listener.protocol, &listener.tls) {
             (Protocol::Udp, _) => vec!["udp"],
             (Protocol::Tcp, None) => vec!["tcp"],
             (Protocol::Tcp, Some(_)) => vec!["tcp", "tls"],
         };
+        if listener.acme_http01 {
+            requires.push(CHALLENGES);
+        }
         let body = v1::resource::Body::Listener(placed.into());
         Self::new(ResourceKind::Listener, &listener.name, requires, body)
     }

@@ -158,7 +158,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
         option::of(access()),
         limits(),
         option::of(0u32..=ACCESS_LOG_ALL),
-        option::of(proptest::sample::select(vec![Preamble::Postgres, Preamble::Ldap])),
+        (option::of(proptest::sample::select(vec![Preamble::Postgres, Preamble::Ldap])), any::<bool>()),
         option::of(affinity),
     );
     (head, option::of(tls()), vec(rule(), 1..5), option::of(any::<u32>()), timeouts, udp, from).prop_map(
@@ -169,7 +169,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
             max_connections,
             timeouts,
             udp,
-            (proxy_from, access, limits, access_log, preamble, affinity),
+            (proxy_from, access, limits, access_log, (preamble, acme_http01), affinity),
         )| {
             let (rule_numbers, rules) = rules.into_iter().unzip();
             let listener = Listener {
@@ -186,6 +186,7 @@ pub fn listener() -> impl Strategy<Value = PlacedListener> {
                 udp,
                 access_log,
                 preamble,
+                acme_http01,
                 affinity,
             };
             PlacedListener { number: Number(number), rule_numbers, listener }

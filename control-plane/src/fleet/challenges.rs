@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use awe4lb_proto::{MAX_MESSAGE_DATA, v1};
+use prost::Message as _;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Fleet, Inner, registry::Node};
@@ -17,6 +19,8 @@ use super::{Fleet, Inner, registry::Node};
 const RETURN: Duration = Duration::from_secs(60);
 /// Live challenges at a time.
 const MAX_CHALLENGES: usize = 4_096;
+/// A field's tag and length.
+const FRAME: usize = 6;
 
 /// A challenge that nodes answer.
 #[derive(Clone)]
@@ -84,6 +88,44 @@ pub(super) struct State {
     pub(super) challenges: BTreeMap<String, Challenge>,
 }
 
+impl State {
+    /// All of it for a node, as of now.
+    pub(super) fn messages(&self) -> Vec<v1::Challenges> {
+        let now = SystemTime::now();
+        let mut messages = vec![v1::Challenges::default()];
+        let mut length = 0;
+        for challenge in self.challenges.values() {
+            let Ok(lasts) = challenge.expires_at.duration_since(now) else { continue };
+            let wire = to_wire(challenge, lasts);
+            length += wire.encoded_len() + FRAME;
+            if length > MAX_MESSAGE_DATA {
+                length = wire.encoded_len() + FRAME;
+                messages.push(v1::Challenges::default());
+            }
+            messages.last_mut().into_iter().for_each(|last| last.challenges.push(wire.clone()));
+        }
+        let parts = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        for (part, message) in (0..).zip(&mut messages) {
+            (message.version, message.part, message.parts) = (self.version, part, parts);
+        }
+        messages
+    }
+}
+
+fn to_wire(challenge: &Challenge, lasts: Duration) -> v1::Challenge {
+    let kind = match challenge.kind.clone() {
+        ChallengeKind::Http01 { host, token, key_authorization } => {
+            v1::challenge::Kind::Http01(v1::Http01 { host, token, key_authorization })
+        }
+        ChallengeKind::TlsAlpn01 { host, chain_der, key_der } => {
+            let chain_der = chain_der.into_iter().map(Into::into).collect();
+            v1::challenge::Kind::TlsAlpn01(v1::TlsAlpn01 { host, chain_der, key_der: key_der.into() })
+        }
+    };
+    let lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    v1::Challenge { id: challenge.id.clone(), lasts_ms, kind: Some(kind) }
+}
+
 /// The challenges, and who has confirmed them.
 pub(super) struct Challenges {
     current: watch::Sender<Arc<State>>,
@@ -130,7 +172,10 @@ impl Fleet {
         self.0.challenges.change(|live| {
             for challenge in challenges {
                 if live.len() >= MAX_CHALLENGES && !live.contains_key(&challenge.id) {
-                    tracing::warn!(host = challenge.kind.host(), "not put before the nodes: too many challenges");
+                    tracing::warn!(
+                        host = challenge.kind.host(),
+                        "not put before the nodes: too many challenges"
+                    );
                     continue;
                 }
                 live.insert(challenge.id.clone(), challenge);
@@ -184,7 +229,7 @@ impl Inner {
         for (name, node) in nodes.iter().filter(|(_, node)| !node.record.banned) {
             if node.live.connected_since.is_some() {
                 seen.insert(name.clone());
-                if !node.live.takes_challenges {
+                if node.live.takes_challenges == Some(false) {
                     open.unable.push(name.clone());
                 } else if node.live.challenges < version {
                     open.awaited.push(name.clone());

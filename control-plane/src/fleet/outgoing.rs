@@ -14,6 +14,7 @@ use awe4lb_proto::{
 pub struct Outgoing {
     first: VecDeque<Message>,
     ack: Option<v1::CounterAck>,
+    challenges: VecDeque<v1::Challenges>,
     overlays: VecDeque<v1::Overlay>,
     manifest: VecDeque<v1::Manifest>,
     chunks: Option<Chunks>,
@@ -29,6 +30,11 @@ impl Outgoing {
     /// An acknowledgement covers those before it.
     pub fn acknowledge(&mut self, ack: v1::CounterAck) {
         self.ack = Some(ack);
+    }
+
+    /// In place of those before, also of the rest of one that was begun.
+    pub fn challenges(&mut self, messages: Vec<v1::Challenges>) {
+        self.challenges = messages.into();
     }
 
     /// In place of one of the same pool.
@@ -60,6 +66,7 @@ impl Outgoing {
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
             && self.ack.is_none()
+            && self.challenges.is_empty()
             && self.overlays.is_empty()
             && self.manifest.is_empty()
             && self.chunks.is_none()
@@ -81,6 +88,9 @@ impl Outgoing {
         }
         if let Some(ack) = self.ack.take() {
             return Some(Message::CounterAck(ack));
+        }
+        if let Some(challenges) = self.challenges.pop_front() {
+            return Some(Message::Challenges(challenges));
         }
         if let Some(overlay) = self.overlays.pop_front() {
             return Some(Message::Overlay(overlay));

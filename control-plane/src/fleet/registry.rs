@@ -116,8 +116,8 @@ pub struct Live {
     pub sources: HashMap<(u64, String), v1::SourceStatus>,
     /// Why its stream was refused, if it was.
     pub refused: Option<Fault>,
-    /// It can answer the challenges of certificate authorities.
-    pub takes_challenges: bool,
+    /// Whether it can answer the challenges of certificate authorities, once it has said so.
+    pub takes_challenges: Option<bool>,
     /// The version of the challenges that it holds.
     pub challenges: u64,
     /// It has said its last word: the process ends.

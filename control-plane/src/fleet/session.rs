@@ -10,7 +10,7 @@ use std::{
 };
 
 use awe4lb_proto::{
-    Hash, PROTOCOL,
+    CHALLENGES, Hash, PROTOCOL,
     manifest::to_messages,
     v1::{self, command, from_node, to_node},
 };
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    FleetError, Inner, acceptor::Peer, authority::PeerIdentity, now, outgoing::Outgoing, overlay,
+    FleetError, Inner, acceptor::Peer, authority::PeerIdentity, challenges, now, outgoing::Outgoing, overlay,
     placement::Snapshot, registry::Orders,
 };
 
@@ -86,6 +86,7 @@ async fn serve(
     let session = Session {
         snapshots: inner.planner.subscribe(),
         overlays: inner.overlays.subscribe(),
+        challenges: inner.challenges.subscribe(),
         rejected: hello.rejected_manifests.iter().filter_map(|hash| hash_of(hash)).collect(),
         held: running.as_ref().and_then(|running| hash_of(&running.manifest_hash)),
         outgoing: Outgoing::default(),
@@ -101,6 +102,7 @@ async fn serve(
     };
     tracing::info!(node = name, peer = %peer.address, version = hello.version, "connected");
     session.run(hello, running, incoming, out).await;
+    inner.challenges.moved();
     if inner.registry.end_session(name, id) {
         tracing::info!(node = name, "disconnected");
         seen(inner, name).await;
@@ -133,6 +135,7 @@ struct Session<'a> {
     orders: watch::Receiver<Orders>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     overlays: watch::Receiver<overlay::State>,
+    challenges: watch::Receiver<Arc<challenges::State>>,
     outgoing: Outgoing,
     /// What it was sent last.
     offered: Option<Arc<Snapshot>>,
@@ -195,6 +198,10 @@ impl Session<'_> {
                     if changed.is_err() { return }
                     self.send_overlays();
                 }
+                changed = self.challenges.changed() => {
+                    if changed.is_err() { return }
+                    self.send_challenges();
+                }
                 changed = self.orders.changed() => {
                     if changed.is_err() { return }
                     if let Some(reason) = self.obey() {
@@ -226,7 +233,10 @@ impl Session<'_> {
         self.inner.registry.update(self.name, self.id, |node| {
             node.live.running = running;
             node.live.diverged = up_to_date && *built != snapshot.built_hash.0[..];
+            node.live.takes_challenges = Some(hello.capabilities.iter().any(|word| word == CHALLENGES));
         });
+        self.inner.challenges.moved();
+        self.send_challenges();
         self.send_overlays();
         let reason = self.obey();
         if reason.is_none() && !up_to_date {
@@ -290,6 +300,15 @@ impl Session<'_> {
         }
     }
 
+    /// Sends the challenges that are live. Those that a node has from an earlier process of ours end by themselves.
+    fn send_challenges(&mut self) {
+        let state = self.challenges.borrow_and_update().clone();
+        let takes = |node: &mut super::registry::Node| node.live.takes_challenges;
+        if state.version > 0 && self.inner.registry.update(self.name, self.id, takes) == Some(Some(true)) {
+            self.outgoing.challenges(state.messages());
+        }
+    }
+
     /// Does what the operator wants. A reason: the stream is to end.
     fn obey(&mut self) -> Option<&'static str> {
         let orders = self.orders.borrow_and_update().clone();
@@ -348,6 +367,10 @@ impl Session<'_> {
                 if let Err(error) = self.renew(&request.csr_der).await {
                     tracing::error!(node = self.name, "its certificate is not renewed: {error}");
                 }
+            }
+            Some(from_node::Message::ChallengesHeld(held)) => {
+                self.inner.registry.update(self.name, self.id, |node| node.live.challenges = held.version);
+                self.inner.challenges.moved();
             }
             Some(from_node::Message::Hello(_)) => {
                 tracing::warn!(node = self.name, "a second hello: the stream ends");

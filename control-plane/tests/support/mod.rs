@@ -137,8 +137,11 @@ impl Node {
         let hello = v1::Hello {
             version: "0.1.0".to_owned(),
             protocol: PROTOCOL,
-            capabilities: CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
             boot_id: boot.clone(),
+            capabilities: match hello.capabilities.is_empty() {
+                true => CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
+                false => hello.capabilities.clone(),
+            },
             ..hello
         };
         out.send(v1::FromNode { message: Some(from_node::Message::Hello(hello)) }).await.unwrap();

@@ -192,6 +192,36 @@ impl ConnectionFilter {
     }
 }
 
+/// What a certificate authority may ask, and what is answered.
+#[derive(Clone)]
+pub struct Challenge {
+    /// How it asks.
+    pub kind: ChallengeKind,
+    /// From now on; then it is as if it had never been.
+    pub lasts: Duration,
+}
+
+/// How a certificate authority asks.
+#[derive(Clone)]
+pub enum ChallengeKind {
+    /// By HTTP, for this token (RFC 8555 section 8.3).
+    Http01 {
+        /// base64url.
+        token: String,
+        /// The body of the answer.
+        key_authorization: String,
+    },
+    /// By TLS, for this name (RFC 8737).
+    TlsAlpn01 {
+        /// Lower case.
+        host: String,
+        /// Leaf first.
+        chain_der: Vec<Vec<u8>>,
+        /// PKCS#8.
+        key_der: Vec<u8>,
+    },
+}
+
 /// Cumulative since the process started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CounterSample {
@@ -240,6 +270,9 @@ pub trait DataPath: Send + Sync + 'static {
     fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionRecord>;
     /// Closes the open ones that fit; how many. Waits likewise.
     fn close_connections(&self, filter: &ConnectionFilter) -> usize;
+    /// The challenges that are live, in place of those before: every connection that is accepted from now on meets them.
+    /// What cannot be answered is left out, and said.
+    fn set_challenges(&self, challenges: Vec<Challenge>) -> Result<(), String>;
     /// Open client connections and flows.
     fn active_connections(&self) -> u64;
     /// No new connections from now on.

@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod boot;
 pub mod cache;
 pub mod capacity;
+pub mod challenges;
 pub mod command;
 pub mod connect;
 pub mod discovery;

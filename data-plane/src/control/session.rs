@@ -22,6 +22,7 @@ use super::{
     apply::{self, Order, Rejections, Slot},
     assembly::{Assembler, Library, Progress},
     cache::Cache,
+    challenges::Challenges,
     discovery::Discovered,
     gauges,
     identity::{Identity, PendingKey},
@@ -76,6 +77,8 @@ pub struct Uplink {
     pub rejections: Arc<Rejections>,
     /// Overlays.
     pub overlays: Overlays,
+    /// Challenges that came in part.
+    pub challenges: Challenges,
     /// Discovered backends.
     pub discovered: Arc<Discovered>,
     /// Counters.
@@ -104,6 +107,7 @@ pub async fn run(uplink: &mut Uplink, channel: Channel, url: &str) -> anyhow::Re
     uplink.reporter.reconnected();
     uplink.board.reconnected();
     uplink.overlays.reconnected();
+    uplink.challenges.reconnected();
     while uplink.outcomes.try_recv().is_ok() {}
 
     let (out, outgoing) = mpsc::channel(64);
@@ -257,6 +261,7 @@ impl Session<'_> {
                 self.proceed(progress).await?;
             }
             Some(to_node::Message::Overlay(overlay)) => self.overlay(overlay).await,
+            Some(to_node::Message::Challenges(challenges)) => self.challenges(challenges).await?,
             Some(to_node::Message::CounterAck(ack)) => self.uplink.reporter.acknowledge(&ack),
             Some(to_node::Message::Renewed(reply)) => self.renewed(reply),
             Some(to_node::Message::Command(command)) => return Ok(self.command(command)),
@@ -322,6 +327,25 @@ impl Session<'_> {
             Ok(Err(error)) => tracing::error!(%error, "admin states cannot be stored on disk"),
             Err(_) => {}
         }
+    }
+
+    /// Confirms a version once the data path meets it. One that holds what cannot be answered here is not confirmed: the
+    /// rest of it is answered all the same.
+    async fn challenges(&mut self, message: v1::Challenges) -> anyhow::Result<()> {
+        let Some(whole) = self.uplink.challenges.take(message) else { return Ok(()) };
+        let (version, mut refused) = (whole.version, whole.refused);
+        let path = self.uplink.node.live.path().clone();
+        match tokio::task::spawn_blocking(move || path.set_challenges(whole.challenges)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => refused.push(why),
+            Err(_) => return Ok(()),
+        }
+        if !refused.is_empty() {
+            tracing::error!(version, "challenges that this node cannot answer: {}", refused.join("; "));
+            return Ok(());
+        }
+        tracing::debug!(version, "challenges are in place");
+        self.send(from_node::Message::ChallengesHeld(v1::ChallengesHeld { version })).await
     }
 
     fn command(&mut self, command: v1::Command) -> Option<Ended> {

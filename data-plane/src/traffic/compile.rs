@@ -56,6 +56,8 @@ pub(super) struct ListenerRun {
     pub(super) timeouts: TcpTimeouts,
     /// Which request for TLS comes before the ClientHello.
     pub(super) preamble: Option<Preamble>,
+    /// Whether the questions of certificate authorities by HTTP are answered here.
+    pub(super) acme_http01: bool,
     /// Of how many of a million connections the access log tells.
     pub(super) access_log: Option<u32>,
     /// Peers that send a PROXY header.
@@ -77,6 +79,17 @@ pub(super) struct ListenerRun {
 }
 
 impl ListenerRun {
+    /// Whether connections are routed without their first bytes.
+    pub(super) fn routes_unread(&self) -> bool {
+        self.preamble.is_none() && !self.table.needs_client_hello()
+    }
+
+    /// Whether this rule, or none, sends a connection on as it comes.
+    pub(super) fn passes_through(&self, rule: Option<usize>) -> bool {
+        let rule = rule.and_then(|at| self.rules.get(at));
+        rule.is_some_and(|rule| !rule.terminate && !rule.targets.is_empty())
+    }
+
     /// Whether this peer must send a PROXY header, so that its own address says nothing of the client.
     pub(super) fn must_introduce(&self, peer: IpAddr) -> bool {
         !self.proxy_from.is_empty() && self.proxy_from.contains(peer)
@@ -215,6 +228,7 @@ fn listener(
         timeouts: listener.timeouts,
         access_log: listener.access_log,
         preamble: listener.preamble,
+        acme_http01: listener.acme_http01,
         proxy_from: listener.proxy_from.iter().collect(),
         max_connections: listener.limits.max_connections.unwrap_or(u32::MAX),
         gate: Gate::compile(

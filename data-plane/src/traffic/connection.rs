@@ -16,17 +16,20 @@ use awe4lb_engine::{
     client_hello::{Alpn, ClientHello, ServerName, Sniff, sniff},
     route::Facts,
 };
-use awe4lb_model::{EndReason, Preamble};
+use awe4lb_model::{EndReason, Preamble, Side};
 
 use crate::control::hot::ConnectionState;
 
 use super::{
+    challenges,
     counters::{Counters, Open},
     dial::{Dialled, dial},
     gate::Guard,
     journal::Entry,
     local::{Hashable, LocalListener, LocalRule, Tally},
-    preamble, proxy, pump, sni,
+    preamble, proxy,
+    pump::{self, Broken},
+    sni,
     socket::Socket,
     timers::Timer,
     tls::{REFUSAL_ALERT, TlsSession},
@@ -133,15 +136,41 @@ async fn route(
         }
         deadline = Some(timer);
     }
+    if listener.run.acme_http01 && worker.challenges().is_asked_by_http(worker.timers().now()) {
+        let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
+        let answered = Box::pin(challenges::answer_http(worker, &client.socket, &mut first, &timer)).await;
+        if let Some(reason) = answered {
+            return reason;
+        }
+        deadline = Some(timer);
+    }
     if listener.run.table.needs_client_hello() {
         let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
         match read_hello(worker, &client.socket, &mut first, &timer).await {
             Ok(read) => hello = read,
             Err(reason) => return reason,
         }
+        let now = worker.timers().now();
+        let asked = hello.as_deref().and_then(|hello| worker.challenges().of_hello(hello, now));
+        if let Some(config) = asked {
+            return Box::pin(challenges::answer_tls(worker, &client.socket, config, first, &timer)).await;
+        }
         deadline = Some(timer);
     }
     let rule = find_rule(client, listener, hello.as_deref());
+    let is_asked = listener.run.routes_unread() && worker.challenges().is_asked_by_tls(worker.timers().now());
+    let overhear = is_asked && listener.run.passes_through(rule);
+    if is_asked && !overhear && listener.run.tls.is_some() {
+        let timer = deadline.take().unwrap_or_else(|| worker.timers().arm(listener.run.timeouts.handshake));
+        match Box::pin(challenges::before_tls(worker, &client.socket, &mut first, &timer)).await {
+            Ok(None) => {}
+            Ok(Some(config)) => {
+                return Box::pin(challenges::answer_tls(worker, &client.socket, config, first, &timer)).await;
+            }
+            Err(_) => return EndReason::ClientGone,
+        }
+        deadline = Some(timer);
+    }
     let (is_tls, server_name) = (hello.is_some(), hello.and_then(|hello| hello.server_name));
     let Some((rule, run)) = rule.and_then(|at| Some((listener.rules.get(at)?, listener.run.rules.get(at)?)))
     else {
@@ -180,7 +209,7 @@ async fn route(
         }
         _ => {
             drop(deadline);
-            path.forward(first, is_tls, asked).await
+            path.forward(first, is_tls, asked, overhear).await
         }
     }
 }
@@ -210,7 +239,13 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    async fn forward(&self, first: Vec<u8>, is_tls: bool, asked: Option<Preamble>) -> EndReason {
+    async fn forward(
+        &self,
+        mut first: Vec<u8>,
+        is_tls: bool,
+        asked: Option<Preamble>,
+        overhear: bool,
+    ) -> EndReason {
         self.ending.note(|entry| entry.state.set(ConnectionState::Dialling));
         let dialled = match dial(
             self.worker,
@@ -240,9 +275,21 @@ impl Path<'_> {
                 return reason;
             }
         }
+        let client = &self.client.socket;
+        if overhear {
+            let backend = &dialled.socket;
+            match Box::pin(challenges::overhear(self.worker, client, backend, &mut first)).await {
+                Ok(None) => {}
+                Ok(Some(config)) => {
+                    let deadline = self.worker.timers().arm(self.listener.run.timeouts.handshake);
+                    let answering = challenges::answer_tls(self.worker, client, config, first, &deadline);
+                    return Box::pin(answering).await;
+                }
+                Err(error) => return Broken::of(Side::Client, &error).pass_on(client, backend),
+            }
+        }
         let tally = self.tally(&dialled);
         let timeouts = &self.listener.run.timeouts;
-        let client = &self.client.socket;
         pump::run(self.worker, client, &dialled.socket, first, timeouts, &tally, self.guard).await
     }
 
@@ -371,7 +418,7 @@ pub(super) async fn wait_and_read(
 }
 
 /// Until both sides have said everything. Returns ciphertext that came after that and had no room in the session.
-async fn handshake(
+pub(super) async fn handshake(
     worker: &Rc<Worker>,
     socket: &Socket,
     session: &mut TlsSession,
@@ -397,7 +444,7 @@ async fn handshake(
     }
 }
 
-async fn send(socket: &Socket, session: &mut TlsSession, deadline: &Timer) -> Result<(), EndReason> {
+pub(super) async fn send(socket: &Socket, session: &mut TlsSession, deadline: &Timer) -> Result<(), EndReason> {
     poll_fn(|cx| {
         while session.wants_send() {
             if socket.poll_writable(cx).is_pending() {

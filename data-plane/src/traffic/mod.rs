@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod bind;
+mod challenges;
 mod compile;
 mod connection;
 mod counters;
@@ -55,10 +56,11 @@ use awe4lb_model::placed::{NodeConfig, ResourceId, ResourceKind};
 use tokio::sync::{Notify, mpsc};
 
 use crate::control::hot::{
-    ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem,
+    Challenge, ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem,
 };
 pub(crate) use udp::room;
 
+use challenges::Challenges;
 use compile::{Compiled, Snapshot, SocketKey};
 use worker::{Command, WorkerShared};
 
@@ -91,6 +93,7 @@ pub struct Traffic {
     workers: Vec<Handle>,
     pools: Arc<pool::Shared>,
     live: Arc<ArcSwap<Snapshot>>,
+    challenges: Arc<Challenges>,
     /// The sockets that are bound; one change at a time.
     bound: Mutex<BTreeSet<SocketKey>>,
 }
@@ -121,15 +124,17 @@ impl Traffic {
             next_return: AtomicU64::new(u64::MAX),
             departures: Arc::default(),
         });
+        let challenges = Arc::new(Challenges::new(start));
         let workers = (0..options.threads.max(1))
             .map(|index| {
                 let shared = Arc::new(WorkerShared {
                     counters: Default::default(),
                     open: AtomicU64::new(0),
                     departures: pools.departures.clone(),
+                    challenges: challenges.clone(),
                 });
                 let (commands, receiver) = mpsc::channel(64);
-                // One of them lets ejected backends back in.
+                // One of them lets ejected backends back in, and old challenges go.
                 let returns = (index == 0).then(|| (live.clone(), pools.clone()));
                 let of_worker = shared.clone();
                 let sink = options.access_log.clone();
@@ -139,7 +144,7 @@ impl Traffic {
                 Ok(Handle { shared, commands, thread: Some(thread) })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Arc::new(Self { options, workers, pools, live, bound: Mutex::default() }))
+        Ok(Arc::new(Self { options, workers, pools, live, challenges, bound: Mutex::default() }))
     }
 
     /// The answers of all workers that answer.
@@ -270,6 +275,10 @@ impl DataPath for Traffic {
         self.ask_each(|reply| Command::Close { filter: filter.clone(), reply }).into_iter().sum()
     }
 
+    fn set_challenges(&self, challenges: Vec<Challenge>) -> Result<(), String> {
+        self.challenges.set(challenges)
+    }
+
     fn active_connections(&self) -> u64 {
         self.workers.iter().map(|worker| worker.shared.open.load(Relaxed)).sum()
     }
@@ -316,9 +325,11 @@ fn run_worker(
     returns: Returns,
     sink: Option<AccessLogSink>,
 ) {
+    let challenges = shared.challenges.clone();
     let each_tick = move |_| {
         if let Some((live, pools)) = &returns {
             let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            challenges.forget_old(now);
             if now >= pools.next_return.load(Relaxed) {
                 pools.next_return.store(u64::MAX, Relaxed);
                 let next = live.load().pools.values().filter_map(|pool| pool.refresh()).min();

@@ -73,7 +73,7 @@ pub(super) async fn pass_on(
 }
 
 /// A few bytes; all of them.
-async fn say(socket: &Socket, bytes: &[u8], deadline: &Timer) -> Result<(), EndReason> {
+pub(super) async fn say(socket: &Socket, bytes: &[u8], deadline: &Timer) -> Result<(), EndReason> {
     let mut rest = bytes;
     poll_fn(|cx| {
         while !rest.is_empty() {

@@ -24,6 +24,7 @@ use crate::control::hot::{ConnectionFilter, ConnectionRecord};
 
 use super::{
     AccessLogSink, bind,
+    challenges::Challenges,
     compile::{Snapshot, SocketKey},
     connection,
     counters::{CounterTable, Open},
@@ -67,6 +68,7 @@ pub(super) struct WorkerShared {
     /// Open connections and flows.
     pub(super) open: AtomicU64,
     pub(super) departures: Arc<Departures>,
+    pub(super) challenges: Arc<Challenges>,
 }
 
 /// One worker, on its own thread.
@@ -231,6 +233,10 @@ impl Worker {
 
     pub(super) fn rng(&self) -> RefMut<'_, SmallRng> {
         self.rng.borrow_mut()
+    }
+
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.shared.challenges
     }
 
     pub(super) fn counters(&self) -> &CounterTable {

@@ -92,7 +92,14 @@ pub(super) fn listener(
         tls_settings(tls, &path, found)
     });
     udp::check_transport(node, protocol, path, found);
-    let rules = rules(node.field("rules")?, tls.is_some(), &Path::Field(path, "rules"), found);
+    let acme_http01 = boolean(node, "acmeHttp01").unwrap_or(false);
+    if let Some(preamble) = node.field("preamble")
+        && acme_http01
+    {
+        let detail = "who asks for TLS first asks for no challenge: \"acmeHttp01\" has no place here";
+        found.error(&Path::Field(path, "preamble"), preamble, "conflict", detail);
+    }
+    let rules = listener_rules(node, tls.is_some(), acme_http01, path, found);
     let timeouts = node.field("timeouts");
     let idle = timeouts.and_then(|node| duration_limit(node, "idle")).or(defaults.idle_timeout);
     let lifetime = timeouts.and_then(|node| duration_limit(node, "lifetime")).or(defaults.lifetime);
@@ -109,6 +116,7 @@ pub(super) fn listener(
             Some("ldap") => Some(Preamble::Ldap),
             _ => None,
         },
+        acme_http01,
         rules,
         limits: access::limits(node.field("limits")),
         timeouts: TcpTimeouts {
@@ -160,10 +168,22 @@ fn tls_settings(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<Tl
     })
 }
 
-fn rules(node: &Node, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Vec<Rule> {
-    if node.items().is_empty() {
-        found.error(path, node, "empty", "a listener needs at least one rule");
+fn listener_rules(
+    listener: &Node,
+    has_tls: bool,
+    may_be_none: bool,
+    path: &Path<'_>,
+    found: &mut Findings,
+) -> Vec<Rule> {
+    let node = listener.field("rules");
+    let path = &Path::Field(path, "rules");
+    if node.is_none_or(|node| node.items().is_empty()) && !may_be_none {
+        found.error(path, node.unwrap_or(listener), "empty", "a listener needs at least one rule");
     }
+    node.map(|node| rules(node, has_tls, path, found)).unwrap_or_default()
+}
+
+fn rules(node: &Node, has_tls: bool, path: &Path<'_>, found: &mut Findings) -> Vec<Rule> {
     let mut seen = std::collections::HashMap::new();
     let mut caught_by: Option<Name> = None;
     let mut rules = Vec::with_capacity(node.items().len());

@@ -58,6 +58,7 @@ pub(super) fn check_transport(node: &Node, protocol: Protocol, path: &Path<'_>, 
         ("timeouts", Protocol::Tcp),
         ("proxyProtocol", Protocol::Tcp),
         ("preamble", Protocol::Tcp),
+        ("acmeHttp01", Protocol::Tcp),
     ];
     if protocol == Protocol::Tcp {
         let rules_path = Path::Field(path, "rules");

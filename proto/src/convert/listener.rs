@@ -63,6 +63,7 @@ impl From<&PlacedListener> for v1::Listener {
                 Some(Preamble::Ldap) => v1::PreambleKind::Ldap,
             }
             .into(),
+            acme_http01: listener.acme_http01,
             proxy_from: listener.proxy_from.iter().map(rule::prefix_to_wire).collect(),
             access: listener.access.as_ref().map(access::to_wire),
             limits: Some(access::limits_to_wire(&listener.limits)),
@@ -83,7 +84,7 @@ impl TryFrom<v1::Listener> for PlacedListener {
             rule_numbers.push(number);
             rules.push(rule);
         }
-        if rules.is_empty() {
+        if rules.is_empty() && !wire.acme_http01 {
             return Err(rules_at.refuse(Problem::Missing));
         }
         let listener = Listener {
@@ -115,6 +116,7 @@ impl TryFrom<v1::Listener> for PlacedListener {
                 Ok(v1::PreambleKind::Ldap) => Some(Preamble::Ldap),
                 Err(_) => return Err(root.field("preamble").refuse(Problem::UnknownValue(wire.preamble))),
             },
+            acme_http01: wire.acme_http01,
             access_log: wire
                 .access_log
                 .map(|share| at_most(share, ACCESS_LOG_ALL, root.field("access_log")))

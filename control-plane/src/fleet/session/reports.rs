@@ -152,9 +152,12 @@ impl Session<'_> {
     }
 
     pub(super) fn counters(&mut self, report: v1::CounterReport) {
-        if let Some(gauges) = report.node {
-            self.inner.registry.update(self.name, self.id, |node| node.live.gauges = Some(gauges));
-        }
+        self.inner.registry.update(self.name, self.id, |node| {
+            node.live.is_gone = report.r#final;
+            if report.node.is_some() {
+                node.live.gauges = report.node;
+            }
+        });
         let ack = v1::CounterAck { boot_id: report.boot_id.clone(), sequence: report.sequence };
         let stored = self.inner.counters.ingest(self.name, report);
         self.unstored.push_back(Box::pin(async move { stored.await.map(|()| ack) }));
