@@ -1,6 +1,5 @@
 //! What certificate authorities ask is answered on listeners that carry other traffic, and nobody else notices.
 
-#[expect(dead_code, reason = "each test file uses its part")]
 mod support;
 
 use std::{
