@@ -165,9 +165,11 @@ async fn a_node_that_dies_is_named_after_the_deadline_and_one_that_says_goodbye_
     let added = fleet.add_challenges(vec![http01("a")]);
     let (_, stays) = nodes.pop().unwrap();
     confirm(&stays, added).await;
-    let (_, leaves) = nodes.pop().unwrap();
-    let last = v1::CounterReport { boot_id: leaves.boot.clone(), sequence: 1, r#final: true, ..Default::default() };
+    let (_, mut leaves) = nodes.pop().unwrap();
+    let last =
+        v1::CounterReport { boot_id: leaves.boot.clone(), sequence: 1, r#final: true, ..Default::default() };
     leaves.say(from_node::Message::Counters(last)).await;
+    while !matches!(leaves.hear().await.unwrap().unwrap(), to_node::Message::CounterAck(_)) {}
     drop(leaves);
     let (identity, dies) = nodes.pop().unwrap();
     drop(dies);

@@ -25,7 +25,8 @@ use support::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
-const ANSWER: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+const ANSWER: &str =
+    "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 
 /// An authority looks at the certificate itself.
 #[derive(Debug)]
@@ -103,8 +104,7 @@ fn shown(port: u16, name: &str, alpn: &[&str]) -> std::io::Result<(CertificateDe
 
 fn https_of(name: &str) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
-    let document =
-        serde_json::json!({ "name": "own", "chain": made.cert.pem(), "key": made.signing_key.serialize_pem() });
+    let document = serde_json::json!({ "name": "own", "chain": made.cert.pem(), "key": made.signing_key.serialize_pem() });
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     (document.to_string(), made.cert.der().clone(), key.into())
 }
@@ -146,8 +146,7 @@ fn by_tls(host: &str, lasts: Duration) -> (Challenge, CertificateDer<'static>) {
 }
 
 fn by_http(lasts: Duration) -> Challenge {
-    let kind =
-        ChallengeKind::Http01 { token: TOKEN.to_owned(), key_authorization: ANSWER.to_owned() };
+    let kind = ChallengeKind::Http01 { token: TOKEN.to_owned(), key_authorization: ANSWER.to_owned() };
     Challenge { kind, lasts }
 }
 
@@ -201,8 +200,13 @@ fn a_question_by_tls_is_answered_on_every_kind_of_listener_and_others_go_their_w
     for (what, traffic, port, ordinary, says) in listeners() {
         let undisturbed = |when: &str| {
             for alpn in [&[][..], &["h2", "http/1.1"], &["acme-tls/1", "h2"]] {
-                let got = shown(port, "app.test", alpn).unwrap_or_else(|error| panic!("{what}, {when}: {error}"));
-                assert_eq!(got, (ordinary.clone(), String::new(), says.to_owned()), "{what}, {when}, {alpn:?}");
+                let got =
+                    shown(port, "app.test", alpn).unwrap_or_else(|error| panic!("{what}, {when}: {error}"));
+                assert_eq!(
+                    got,
+                    (ordinary.clone(), String::new(), says.to_owned()),
+                    "{what}, {when}, {alpn:?}"
+                );
             }
         };
         undisturbed("before");
@@ -271,7 +275,8 @@ fn openssl_sees_the_protocol_and_the_identifier() {
             let address = format!("127.0.0.1:{port}");
             let arguments =
                 ["s_client", "-connect", &address, "-servername", "app.test", "-alpn", "acme-tls/1", version];
-            let asked = Command::new("openssl").args(arguments).stdin(Stdio::null()).output().expect("openssl");
+            let asked =
+                Command::new("openssl").args(arguments).stdin(Stdio::null()).output().expect("openssl");
             let said = String::from_utf8_lossy(&asked.stdout).into_owned();
             assert!(said.contains("ALPN protocol: acme-tls/1"), "{what}, {version}: {said}");
             let mut reader = Command::new("openssl")
@@ -445,7 +450,12 @@ fn a_question_by_http_is_answered_where_the_listener_opts_in() {
         b"SSH-2.0-client\r\n".to_vec(),
         vec![0; 100_000],
     ] {
-        assert_eq!(echoed(port, &bytes), bytes, "{:?}", String::from_utf8_lossy(&bytes[..20.min(bytes.len())]));
+        assert_eq!(
+            echoed(port, &bytes),
+            bytes,
+            "{:?}",
+            String::from_utf8_lossy(&bytes[..20.min(bytes.len())])
+        );
     }
     eventually("counted", || (ended(&traffic, 1, "challenge-answered") == 2).then_some(()));
     eventually("counted", || (ended(&traffic, 1, "finished") == 6).then_some(()));

@@ -444,7 +444,11 @@ pub(super) async fn handshake(
     }
 }
 
-pub(super) async fn send(socket: &Socket, session: &mut TlsSession, deadline: &Timer) -> Result<(), EndReason> {
+pub(super) async fn send(
+    socket: &Socket,
+    session: &mut TlsSession,
+    deadline: &Timer,
+) -> Result<(), EndReason> {
     poll_fn(|cx| {
         while session.wants_send() {
             if socket.poll_writable(cx).is_pending() {

@@ -56,7 +56,8 @@ use awe4lb_model::placed::{NodeConfig, ResourceId, ResourceKind};
 use tokio::sync::{Notify, mpsc};
 
 use crate::control::hot::{
-    Challenge, ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared, Problem,
+    Challenge, ConnectionFilter, ConnectionRecord, CounterSample, DataPath, Mode, PoolHandle, Prepared,
+    Problem,
 };
 pub(crate) use udp::room;
 
