@@ -1,5 +1,6 @@
 //! What passes along with datagrams: copies for another pool, marks for congestion.
 
+#[expect(dead_code, reason = "each test file uses its part")]
 #[path = "support/udp.rs"]
 mod datagrams;
 #[expect(dead_code, reason = "each test file uses its part")]
