@@ -329,15 +329,13 @@ fn replaced(pools: usize, seconds: u32) -> (f64, f64) {
     // Whatever comes in at first is over after a moment of quiet.
     std::thread::sleep(Duration::from_secs(3));
     let before = pids.map(used);
-    let mut at = 0;
-    for second in 0..seconds {
+    for (at, second) in (0..seconds).enumerate() {
         let begun = std::time::Instant::now();
         // One of each hundred: so many pools change, one backend each.
-        for pool in 0..pools {
-            lists[pool][at % 100] = 8_000_000 + second * 10_000 + pool as u32;
-            write(pool, &lists[pool]);
+        for (pool, list) in lists.iter_mut().enumerate() {
+            list[at % 100] = 8_000_000 + second * 10_000 + pool as u32;
+            write(pool, list);
         }
-        at += 1;
         std::thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
     }
     let after = pids.map(used);
