@@ -340,6 +340,9 @@ pub enum TokenAction {
         /// What it may do: viewer, operator or admin.
         #[arg(long, default_value = "viewer")]
         role: String,
+        /// In place of a role: it may tell this source of type push which backends it has, and nothing else.
+        #[arg(long, value_name = "POOL/SOURCE", conflicts_with = "role")]
+        push: Option<String>,
         /// For how long, as 30d. Default: until it is revoked.
         #[arg(long, value_name = "DURATION")]
         expires_in: Option<String>,

@@ -118,3 +118,41 @@ fn who_comes_back_warms_up() {
     let counts = answers(port, 44);
     assert!((3..=6).contains(&counts["a"]), "a tenth of the weight of the other: {counts:?}");
 }
+
+#[test]
+fn backends_of_the_node_s_zone_come_first_while_enough_of_them_work() {
+    for balance in ["random", "roundRobin", "leastConn", "hash", "maglev", "p2c", "ewma", "leastBandwidth"] {
+        let port = free_port();
+        let [a, b, c] = greeters();
+        let document = |locality: &str| {
+            format!(
+                "listeners: [{{ name: l, bind: ['*:{port}'], rules: [{{ pool: p }}] }}]\n\
+                 pools: [{{ name: p, balance: {balance}, hashOn: clientPort{locality}, backends: [\
+                 {{ address: '{a}', zone: east }}, {{ address: '{b}', zone: east, maxConnections: 1 }}, {{ address: '{c}', zone: west }}] }}]\n"
+            )
+        };
+        let preferring = document(", locality: { prefer: zone, spillBelow: 60 }");
+        let traffic = traffic();
+        traffic.set_zone(Some("west"));
+        apply(&traffic, &preferring).expect("applied");
+        let who = || answers(port, 60).into_keys().collect::<Vec<_>>();
+        assert_eq!(who(), ["c"], "{balance}");
+        // It moves: what is near is another.
+        traffic.set_zone(Some("east"));
+        let near = who();
+        assert!(!near.contains(&"c".to_owned()) && !near.is_empty(), "{balance}: {near:?}");
+        // One of two is less than 60 percent.
+        let pool = traffic.pools().remove(0);
+        let first = pool.members()[0].number;
+        pool.set_health(first, Health::Down, "test");
+        assert!(who().contains(&"c".to_owned()), "{balance}");
+        pool.set_health(first, Health::Up, "");
+        assert!(!who().contains(&"c".to_owned()), "{balance}");
+        // Nobody knows where the node is, or nobody asks: all take part.
+        traffic.set_zone(None);
+        assert!(who().contains(&"c".to_owned()), "{balance}");
+        traffic.set_zone(Some("east"));
+        apply(&traffic, &document("")).expect("applied");
+        assert!(who().contains(&"c".to_owned()), "{balance}");
+    }
+}

@@ -46,7 +46,7 @@ impl Allowed {
     /// Whether an address may be asked.
     pub fn address(&self, ip: IpAddr) -> Result<(), Failure> {
         #[cfg(feature = "control-plane")]
-        let is_delicate = crate::http::is_delicate(ip);
+        let is_delicate = crate::web::is_delicate(ip);
         #[cfg(not(feature = "control-plane"))]
         let is_delicate = false;
         if !is_delicate || self.networks.iter().any(|network| network.contains(&ip)) {
@@ -64,11 +64,17 @@ pub struct Asker {
     #[cfg_attr(not(feature = "control-plane"), expect(dead_code, reason = "names need no permission"))]
     allowed: Arc<Allowed>,
     #[cfg(feature = "control-plane")]
-    http: Option<crate::http::Http>,
+    http: crate::http::Http,
     #[cfg(feature = "control-plane")]
     stamp: Option<crate::file::Stamp>,
     #[cfg(feature = "control-plane")]
     kubernetes: Option<Box<crate::kubernetes::Kubernetes>>,
+    #[cfg(feature = "control-plane")]
+    consul: Option<Box<crate::consul::Consul>>,
+    #[cfg(feature = "control-plane")]
+    sentinel: crate::sentinel::Sentinel,
+    #[cfg(feature = "control-plane")]
+    patroni: crate::patroni::Patroni,
 }
 
 impl Asker {
@@ -78,11 +84,17 @@ impl Asker {
             source,
             allowed,
             #[cfg(feature = "control-plane")]
-            http: None,
+            http: Default::default(),
             #[cfg(feature = "control-plane")]
             stamp: None,
             #[cfg(feature = "control-plane")]
             kubernetes: None,
+            #[cfg(feature = "control-plane")]
+            consul: None,
+            #[cfg(feature = "control-plane")]
+            sentinel: Default::default(),
+            #[cfg(feature = "control-plane")]
+            patroni: Default::default(),
         }
     }
 
@@ -104,13 +116,7 @@ impl Asker {
         match &self.source.kind {
             SourceKind::Dns(dns) => crate::dns::ask(dns, self.source.timeout).await,
             #[cfg(feature = "control-plane")]
-            SourceKind::Http(source) => {
-                let http = match &mut self.http {
-                    Some(http) => http,
-                    none => none.insert(crate::http::Http::new(source, &self.allowed)?),
-                };
-                http.ask(source, &self.allowed).await
-            }
+            SourceKind::Http(source) => self.http.ask(source, &self.allowed).await,
             #[cfg(feature = "control-plane")]
             SourceKind::File(file) => {
                 self.stamp = crate::file::Stamp::of(&file.path);
@@ -138,10 +144,25 @@ impl Asker {
                 }
                 said
             }
-            #[cfg(not(feature = "control-plane"))]
-            SourceKind::Http(_) | SourceKind::File(_) | SourceKind::Exec(_) | SourceKind::Kubernetes(_) => {
-                Err(Failure::new("only the control plane asks this"))
+            #[cfg(feature = "control-plane")]
+            SourceKind::Consul(source) => {
+                let times = (self.source.interval, self.source.timeout);
+                self.consul.get_or_insert_default().ask(source, times, &self.allowed).await
             }
+            #[cfg(feature = "control-plane")]
+            SourceKind::Sentinel(source) => {
+                self.sentinel.ask(source, self.source.timeout, &self.allowed).await
+            }
+            #[cfg(feature = "control-plane")]
+            SourceKind::Patroni(source) => self.patroni.ask(source, self.source.timeout, &self.allowed).await,
+            #[cfg(not(feature = "control-plane"))]
+            SourceKind::Http(_)
+            | SourceKind::File(_)
+            | SourceKind::Exec(_)
+            | SourceKind::Kubernetes(_)
+            | SourceKind::Consul(_)
+            | SourceKind::Sentinel(_)
+            | SourceKind::Patroni(_) => Err(Failure::new("only the control plane asks this")),
             SourceKind::Push(_) | SourceKind::Elsewhere => std::future::pending().await,
         }
     }
@@ -152,6 +173,18 @@ impl Asker {
         if let Some(kubernetes) = &mut self.kubernetes {
             // Errors are told when it is asked; not more often than that.
             let _ = tokio::time::timeout(longest, kubernetes.changed()).await;
+            return;
+        }
+        #[cfg(feature = "control-plane")]
+        if let (SourceKind::Consul(source), Some(consul)) = (&self.source.kind, &mut self.consul)
+            && consul.is_waiting()
+        {
+            let _ = tokio::time::timeout(longest, consul.changed(source, &self.allowed)).await;
+            return;
+        }
+        #[cfg(feature = "control-plane")]
+        if let SourceKind::Sentinel(source) = &self.source.kind {
+            let _ = tokio::time::timeout(longest, self.sentinel.changed(source, &self.allowed)).await;
             return;
         }
         #[cfg(feature = "control-plane")]

@@ -191,11 +191,15 @@ async fn services(resolver: &TokioResolver, name: &str) -> Result<Answer, Failur
             (false, true, weight) if weight > 0 => (weight * LITTLE).min(65_535),
             _ => 1,
         };
-        answer.endpoints.extend(addresses.into_iter().map(|ip| Endpoint {
-            address: BackendAddress { host: BackendHost::Ip(ip), port: Some(srv.port) },
-            weight: Some(weight),
-            priority: Some(srv.priority.into()),
-            max_connections: None,
+        let target = srv.target.to_ascii();
+        let target = target.trim_end_matches('.');
+        answer.endpoints.extend(addresses.into_iter().map(|ip| {
+            Endpoint {
+                weight: Some(weight),
+                priority: Some(srv.priority.into()),
+                ..Endpoint::at(BackendAddress { host: BackendHost::Ip(ip), port: Some(srv.port) })
+                    .label("target", target)
+            }
         }));
     }
     answer.valid_for = valid_for;

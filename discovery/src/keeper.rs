@@ -8,7 +8,7 @@ use awe4lb_model::{
     discovery::{OnFailure, Source},
 };
 
-use crate::{Answer, Failure};
+use crate::{Answer, Endpoint, Failure};
 
 /// The most of what was rejected that is told.
 const TOLD: usize = 5;
@@ -80,7 +80,12 @@ impl Keeper {
         let mut backends: Vec<Backend> = Vec::with_capacity(answer.endpoints.len());
         let mut rejected = answer.rejected;
         let mut seen = std::collections::HashSet::new();
-        for endpoint in answer.endpoints {
+        let named = answer.endpoints.len();
+        let select = self.source.select.as_ref();
+        let is_selected = |endpoint: &Endpoint| select.is_none_or(|select| select.matches(&endpoint.labels));
+        let selected: Vec<Endpoint> = answer.endpoints.into_iter().filter(is_selected).collect();
+        let left_out = named - selected.len();
+        for endpoint in selected {
             let text = endpoint.address.to_string();
             match endpoint.backend(&self.source.template) {
                 Some(backend) if seen.insert(backend.address.clone()) => backends.push(backend),
@@ -93,7 +98,7 @@ impl Keeper {
         self.rejected_total = rejected.len();
         rejected.truncate(TOLD);
         self.rejected = rejected;
-        if let Some(problem) = self.too_little(&backends) {
+        if let Some(problem) = self.too_little(&backends, left_out) {
             return self.fail(problem);
         }
         self.failures = 0;
@@ -106,15 +111,19 @@ impl Keeper {
     }
 
     /// Why an answer is not believed.
-    fn too_little(&self, backends: &[Backend]) -> Option<String> {
+    fn too_little(&self, backends: &[Backend], left_out: usize) -> Option<String> {
         let least = self.source.min_backends as usize;
         if backends.len() < least {
             let rejected = match (self.rejected_total, self.rejected.first()) {
                 (0, _) | (_, None) => String::new(),
                 (count, Some(first)) => format!(" ({count} items are no backends: {first})"),
             };
+            let others = match left_out {
+                0 => String::new(),
+                count => format!(" ({count} are not selected)"),
+            };
             let found = backends.len();
-            return Some(format!("{found} backends, minBackends is {least}{rejected}"));
+            return Some(format!("{found} backends, minBackends is {least}{others}{rejected}"));
         }
         if self.source.max_vanish_percent >= 100 || self.backends.is_empty() {
             return None;
@@ -162,7 +171,6 @@ mod tests {
     use awe4lb_model::document::backend_address;
 
     use super::*;
-    use crate::Endpoint;
 
     fn keeper(change: impl FnOnce(&mut Source)) -> Keeper {
         let mut source = Source::elsewhere("s".parse().unwrap());
@@ -235,6 +243,31 @@ mod tests {
         assert!(keeper.take(answer(&["10.0.0.2:80", "10.0.0.1:80", "10.0.0.2:80"])));
         assert!(!keeper.take(answer(&TWO)));
         assert_eq!(keeper.backends().len(), 2);
+    }
+
+    #[test]
+    fn labels_select_name_and_place() {
+        let mut keeper = keeper(|source| {
+            source.select = Some("tier=web, !canary".parse().unwrap());
+            source.template.name = Some("${label.app}-${host}".parse().unwrap());
+            source.template.zone = Some("west".into());
+        });
+        let endpoint = |address: &str, labels: &[(&str, &str)]| {
+            let endpoint = Endpoint::at(backend_address(address).unwrap());
+            labels.iter().fold(endpoint, |endpoint, (key, value)| endpoint.label(key, value))
+        };
+        let endpoints = vec![
+            endpoint("10.0.0.1:80", &[("tier", "web"), ("app", "Shop"), ("zone", "east")]),
+            endpoint("10.0.0.2:80", &[("tier", "web"), ("canary", "")]),
+            endpoint("10.0.0.3:80", &[("tier", "web")]),
+            endpoint("10.0.0.4:80", &[]),
+        ];
+        assert!(keeper.take(Ok(Answer { endpoints: endpoints.clone(), ..Answer::default() })));
+        let found: Vec<_> =
+            keeper.backends().iter().map(|one| (one.name.as_str(), one.zone.as_deref())).collect();
+        assert_eq!(found, [("10-0-0-3", Some("west")), ("shop-10-0-0-1", Some("east"))]);
+        keeper.take(Ok(Answer { endpoints: endpoints[1..2].to_vec(), ..Answer::default() }));
+        assert_eq!(keeper.error(), Some("0 backends, minBackends is 1 (1 are not selected)"));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! Kubernetes: what a cluster's API says is ready. Endpoints and pods are watched (LIST, then WATCH with bookmarks, a new
 //! LIST after 410 Gone); services and nodes are asked again and again.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use awe4lb_model::{
     BackendAddress, BackendHost,
@@ -210,7 +215,7 @@ async fn service_of(client: &Client, namespace: &str, name: &str) -> Result<Serv
 
 /// The causes of an error, outermost first.
 fn said(error: &dyn std::error::Error) -> String {
-    crate::http::chain(error)
+    crate::web::chain(error)
 }
 
 fn at(address: &str, port: Option<u16>) -> Result<Endpoint, String> {
@@ -260,12 +265,32 @@ fn endpoints<'a>(
                 at(first, number)
             };
             match read {
-                Ok(endpoint) => answer.endpoints.push(endpoint),
+                Ok(read) => {
+                    let pod =
+                        endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+                    let known = [
+                        ("zone", endpoint.zone.as_deref()),
+                        ("node", endpoint.node_name.as_deref()),
+                        ("pod", pod.and_then(|pod| pod.name.as_deref())),
+                    ];
+                    answer.endpoints.push(labelled(read, &known, slice.metadata.labels.as_ref()));
+                }
                 Err(why) => answer.rejected.push(why),
             }
         }
     }
     Ok(answer)
+}
+
+/// With what is known of it, and the labels of an object: what is known comes first.
+fn labelled(
+    endpoint: Endpoint,
+    known: &[(&str, Option<&str>)],
+    labels: Option<&BTreeMap<String, String>>,
+) -> Endpoint {
+    let known = known.iter().filter_map(|(key, value)| Some((*key, (*value)?)));
+    let labels = labels.into_iter().flatten().map(|(key, value)| (&**key, &**value));
+    known.chain(labels).fold(endpoint, |endpoint, (key, value)| endpoint.label(key, value))
 }
 
 fn no_port<'a>(wanted: Option<&str>, names: impl Iterator<Item = Option<&'a str>>) -> String {
@@ -282,7 +307,11 @@ fn pods<'a>(pods: impl Iterator<Item = &'a Pod>, port: Option<u16>) -> Answer {
         let is_ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
         if let (true, Some(ip)) = (is_ready, &status.pod_ip) {
             match at(ip, port) {
-                Ok(endpoint) => answer.endpoints.push(endpoint),
+                Ok(endpoint) => {
+                    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                    let known = [("node", node), ("pod", pod.metadata.name.as_deref())];
+                    answer.endpoints.push(labelled(endpoint, &known, pod.metadata.labels.as_ref()));
+                }
                 Err(why) => answer.rejected.push(why),
             }
         }
@@ -312,7 +341,9 @@ fn of_node(node: &Node, port: u16) -> Vec<Endpoint> {
     }
     let addresses = status.addresses.as_deref().unwrap_or_default();
     let internal = addresses.iter().find(|address| address.type_ == "InternalIP");
-    internal.and_then(|address| at(&address.address, Some(port)).ok()).into_iter().collect()
+    let known = [("node", node.metadata.name.as_deref())];
+    let found = internal.and_then(|address| at(&address.address, Some(port)).ok());
+    found.into_iter().map(|one| labelled(one, &known, node.metadata.labels.as_ref())).collect()
 }
 
 fn load_balancer(service: &Service, port: Option<u16>) -> Answer {
@@ -343,7 +374,7 @@ mod tests {
 
     fn slice(endpoints: serde_json::Value) -> EndpointSlice {
         serde_json::from_value(json!({
-            "metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": {"name": "a", "labels": {"app": "web"}}, "addressType": "IPv4", "endpoints": endpoints,
             "ports": [{"name": "http", "port": 8080}, {"name": "admin", "port": 9090}],
         }))
         .unwrap()
@@ -354,13 +385,16 @@ mod tests {
         let slice = slice(json!([
             {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
             {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}},
-            {"addresses": ["10.0.0.3"]},
+            {"addresses": ["10.0.0.3"], "zone": "east", "nodeName": "n1", "targetRef": {"kind": "Pod", "name": "p1"}},
             {"addresses": ["nonsense"]},
         ]));
         let answer = endpoints([&slice].into_iter(), Some("http")).unwrap();
         let found: Vec<String> = answer.endpoints.iter().map(|one| one.address.to_string()).collect();
         assert_eq!(found, ["10.0.0.1:8080", "10.0.0.3:8080"]);
         assert_eq!(answer.rejected.len(), 1);
+        let labels: Vec<_> =
+            answer.endpoints[1].labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(labels, ["app=web", "node=n1", "pod=p1", "zone=east"]);
         assert_eq!(endpoints([&slice].into_iter(), Some("9090")).unwrap().endpoints.len(), 2);
         assert!(endpoints([&slice].into_iter(), None).unwrap_err().0.contains("http, admin"));
         assert!(endpoints([&slice].into_iter(), Some("grpc")).unwrap_err().0.contains("no port"));

@@ -6,6 +6,8 @@
 
 pub mod answer;
 pub mod ask;
+#[cfg(feature = "control-plane")]
+mod consul;
 mod dns;
 #[cfg(feature = "control-plane")]
 mod exec;
@@ -20,6 +22,14 @@ pub mod keeper;
 #[cfg(feature = "control-plane")]
 mod kubernetes;
 pub mod members;
+#[cfg(feature = "control-plane")]
+mod patroni;
+#[cfg(feature = "control-plane")]
+mod resp;
+#[cfg(feature = "control-plane")]
+mod sentinel;
+#[cfg(feature = "control-plane")]
+mod web;
 
 pub use answer::{Answer, Endpoint, Failure};
 pub use ask::{Allowed, Asker};

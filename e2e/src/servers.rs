@@ -58,6 +58,32 @@ impl Identity {
         std::sync::Arc::new(config.unwrap_or_else(|error| panic!("{error}"))).into()
     }
 
+    /// The same, and clients must show a certificate that these (PEM) have signed.
+    ///
+    /// # Panics
+    /// When it does not fit together, which it does.
+    #[must_use]
+    pub fn acceptor_of_clients(&self, clients: &str) -> tokio_rustls::TlsAcceptor {
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+        let chain = |pem: &str| -> Vec<CertificateDer<'static>> {
+            let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            read.unwrap_or_else(|error| panic!("{error}"))
+        };
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        chain(clients).into_iter().for_each(|root| roots.add(root).unwrap_or_else(|error| panic!("{error}")));
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|error| panic!("{error}"))
+            .with_client_cert_verifier(verifier.build().unwrap_or_else(|error| panic!("{error}")))
+            .with_single_cert(chain(&self.chain), key);
+        std::sync::Arc::new(config.unwrap_or_else(|error| panic!("{error}"))).into()
+    }
+
     /// As files: chain, key, and both in one.
     ///
     /// # Panics

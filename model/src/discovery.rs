@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Name;
+use crate::{LabelSelector, Name, NameTemplate};
 
 /// A source of backends. All defaults are filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Source {
     pub min_backends: u32,
     /// An answer without more than this share of the last one's, in percent, counts as a failure. Default 100: never.
     pub max_vanish_percent: u8,
+    /// Which of those that the source names count. `None`: all.
+    pub select: Option<LabelSelector>,
     /// What backends get of which the source does not say it.
     pub template: Template,
 }
@@ -42,6 +44,7 @@ impl Source {
             on_failure: OnFailure::Keep,
             min_backends: 1,
             max_vanish_percent: 100,
+            select: None,
             template: Template::default(),
         }
     }
@@ -58,11 +61,15 @@ pub struct Template {
     pub priority: u32,
     /// `None`: unlimited, the default.
     pub max_connections: Option<u32>,
+    /// Where in the world they are. `None`, the default: nobody says.
+    pub zone: Option<Box<str>>,
+    /// How they are called. `None`: by their address.
+    pub name: Option<NameTemplate>,
 }
 
 impl Default for Template {
     fn default() -> Self {
-        Self { port: None, weight: 1, priority: 0, max_connections: None }
+        Self { port: None, weight: 1, priority: 0, max_connections: None, zone: None, name: None }
     }
 }
 
@@ -97,6 +104,12 @@ pub enum SourceKind {
     Exec(ExecSource),
     /// The API of a Kubernetes cluster.
     Kubernetes(KubernetesSource),
+    /// A Consul agent.
+    Consul(ConsulSource),
+    /// Redis Sentinels.
+    Sentinel(SentinelSource),
+    /// The REST API of Patroni.
+    Patroni(PatroniSource),
     /// Nobody: somebody tells.
     Push(PushSource),
     /// What the control plane asks, as a node knows it: by its name alone.
@@ -112,6 +125,9 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Exec(_) => "exec",
             Self::Kubernetes(_) => "kubernetes",
+            Self::Consul(_) => "consul",
+            Self::Sentinel(_) => "sentinel",
+            Self::Patroni(_) => "patroni",
             Self::Push(_) => "push",
             Self::Elsewhere => "elsewhere",
         }
@@ -155,12 +171,21 @@ pub struct HttpSource {
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// A file of the control plane that holds a bearer token; read anew each time.
     pub token_file: Option<Box<str>>,
-    /// PEM of the authorities to trust in place of those of the system.
-    pub ca_pem: Option<Box<str>>,
+    /// Whom we trust, and who we are.
+    pub tls: ClientTls,
     /// How to read it.
     pub format: Format,
     /// More bytes are a failure. Default 4 MiB.
     pub max_bytes: u32,
+}
+
+/// TLS towards a source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientTls {
+    /// PEM of the authorities to trust in place of those of the system.
+    pub ca_pem: Option<Box<str>>,
+    /// Files of the control plane with the client's certificate (its chain) and key.
+    pub identity: Option<(Box<str>, Box<str>)>,
 }
 
 /// A file of the control plane.
@@ -213,6 +238,72 @@ pub enum KubernetesMode {
     Pods(Box<str>),
 }
 
+/// A Consul agent, and which of its services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulSource {
+    /// Where the agent's HTTP API is, without a path.
+    pub url: Box<str>,
+    /// The services, at least one; their instances are one answer.
+    pub services: Vec<Box<str>>,
+    /// An instance has to have all of them.
+    pub tags: Vec<Box<str>>,
+    /// Only instances whose checks pass. Default true.
+    pub passing_only: bool,
+    /// Only the agent's own when `None`.
+    pub datacenter: Option<Box<str>>,
+    /// Enterprise.
+    pub namespace: Option<Box<str>>,
+    /// Enterprise.
+    pub partition: Option<Box<str>>,
+    /// A file of the control plane that holds an ACL token; read anew each time.
+    pub token_file: Option<Box<str>>,
+    /// Whom we trust, and who we are.
+    pub tls: ClientTls,
+    /// More bytes are a failure. Default 4 MiB.
+    pub max_bytes: u32,
+}
+
+/// Redis Sentinels, and which master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentinelSource {
+    /// Host and port of each, at least one.
+    pub sentinels: Vec<(Box<str>, u16)>,
+    /// The master's name.
+    pub master: Box<str>,
+    /// Which of its servers.
+    pub role: DatabaseRole,
+    /// With `password_file`; `None`: the default user.
+    pub user: Option<Box<str>>,
+    /// A file of the control plane with the sentinels' password; read anew each time.
+    pub password_file: Option<Box<str>>,
+}
+
+/// The REST API of a Patroni cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatroniSource {
+    /// Of its members, at least one, without a path: the first that answers is believed.
+    pub urls: Vec<Box<str>>,
+    /// Which of its servers.
+    pub role: DatabaseRole,
+    /// Replicas further behind, in bytes, are none. `None`: whatever their lag.
+    pub max_lag_bytes: Option<u64>,
+    /// Whom we trust, and who we are.
+    pub tls: ClientTls,
+    /// More bytes are a failure. Default 4 MiB.
+    pub max_bytes: u32,
+}
+
+/// Which servers of a database that has one primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseRole {
+    /// The one that takes writes. The default.
+    Primary,
+    /// The others.
+    Replica,
+    /// All, replicas in the second tier (priority 1).
+    Any,
+}
+
 /// What others tell, over the REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushSource {
@@ -248,6 +339,8 @@ pub struct Pointers {
     pub weight: Option<Box<str>>,
     /// From an item.
     pub priority: Option<Box<str>>,
+    /// From an item, to an object whose members are labels. `None`: `labels`.
+    pub labels: Option<Box<str>>,
 }
 
 /// The most bytes of an answer, unless said otherwise.

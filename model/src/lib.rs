@@ -12,9 +12,11 @@ pub mod config;
 pub mod discovery;
 pub mod document;
 mod health_check;
+pub mod labels;
 pub mod listener;
 pub mod map;
 pub mod name;
+mod name_template;
 pub mod placed;
 pub mod pool;
 pub mod reason;
@@ -28,12 +30,16 @@ pub use certificate::Certificate;
 pub use check::*;
 pub use config::{Config, Defaults};
 pub use health_check::{HealthCheck, InitialHealth};
+pub use labels::{LabelSelector, LabelSelectorError, Labels};
 pub use listener::{
     ACCESS_LOG_ALL, Limits, Listener, MinTlsVersion, Preamble, Protocol, TcpTimeouts, TlsSettings,
 };
 pub use map::{MapKey, SniMap};
 pub use name::{Name, NameError};
-pub use pool::{Backend, Balance, Connect, HashOn, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown};
+pub use name_template::{NameTemplate, NameTemplateError};
+pub use pool::{
+    Backend, Balance, Connect, HashOn, Locality, Outlier, Pool, ProxyVersion, Tiers, WhenAllDown,
+};
 pub use reason::{EndReason, Side};
 pub use rule::{MIRROR_ALL, Match, Mirror, PortRange, Rule, RuleAction, SniPattern, SplitTarget, TlsMode};
 pub use udp::{Affinity, OnDown, ProxyDatagrams, UdpSettings};

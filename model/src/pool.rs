@@ -15,6 +15,8 @@ pub struct Pool {
     pub hash_on: HashOn,
     /// When backends of another priority are used.
     pub tiers: Tiers,
+    /// Whether backends near the node come first. `None`, the default: all are the same.
+    pub locality: Option<Locality>,
     /// How long a backend that became usable takes to its full weight. `None`, the default: at once.
     pub slow_start: Option<Duration>,
     /// May be empty: then every connection is refused with a reason.
@@ -63,6 +65,21 @@ pub struct Backend {
     pub priority: u32,
     /// Open connections (or flows) it may hold, per node. `None`: unlimited, the default.
     pub max_connections: Option<u32>,
+    /// Where in the world it is. `None`: nobody says.
+    pub zone: Option<Box<str>>,
+}
+
+/// Backends in the node's own zone come before the others of their tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Locality {
+    /// With a smaller share of them usable, in percent, the tier counts as one: all of it takes part. Default 70.
+    pub spill_below: u8,
+}
+
+impl Default for Locality {
+    fn default() -> Self {
+        Self { spill_below: 70 }
+    }
 }
 
 /// How to choose a backend.

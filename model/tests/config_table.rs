@@ -101,12 +101,15 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/tiers/minUsable", "2"),
     ("/pools/*/tiers/failback", "manual"),
     ("/pools/*/tiers/singleActive", "true"),
+    ("/pools/*/locality/prefer", "zone"),
+    ("/pools/*/locality/spillBelow", "50"),
     ("/pools/*/slowStart", "30s"),
     ("/pools/*/backends/*/name", "a"),
     ("/pools/*/backends/*/address", "app.internal:3000"),
     ("/pools/*/backends/*/weight", "3"),
     ("/pools/*/backends/*/priority", "1"),
     ("/pools/*/backends/*/maxConnections", "100"),
+    ("/pools/*/backends/*/zone", "eu-1a"),
     ("/pools/*/discovery/*/type", "dns"),
     ("/pools/*/discovery/*/id", "zone"),
     ("/pools/*/discovery/*/runOn", "controlPlane"),
@@ -119,6 +122,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/discovery/*/weight", "10"),
     ("/pools/*/discovery/*/priority", "1"),
     ("/pools/*/discovery/*/maxConnections", "100"),
+    ("/pools/*/discovery/*/zone", "eu-1a"),
+    ("/pools/*/discovery/*/select", "\"zone in (a, b), !canary, tier=web\""),
+    ("/pools/*/discovery/*/nameTemplate", "\"${label.app}-${address}\""),
     ("/pools/*/discovery/*/name", "app.internal"),
     ("/pools/*/discovery/*/record", "srv"),
     ("/pools/*/discovery/*/servers", "[10.0.0.53, \"[::1]:5353\"]"),
@@ -128,6 +134,20 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/discovery/*/headers", "{ accept: application/json }"),
     ("/pools/*/discovery/*/tokenFile", "/etc/awe4lb/sources/token"),
     ("/pools/*/discovery/*/ca", "\"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\""),
+    ("/pools/*/discovery/*/certFile", "/etc/awe4lb/sources/client.pem"),
+    ("/pools/*/discovery/*/keyFile", "/etc/awe4lb/sources/client.key"),
+    ("/pools/*/discovery/*/services", "[web, web-eu]"),
+    ("/pools/*/discovery/*/tags", "[production]"),
+    ("/pools/*/discovery/*/passingOnly", "false"),
+    ("/pools/*/discovery/*/datacenter", "dc1"),
+    ("/pools/*/discovery/*/partition", "default"),
+    ("/pools/*/discovery/*/sentinels", "[sentinel-1.internal, \"10.0.0.5:26379\"]"),
+    ("/pools/*/discovery/*/master", "mymaster"),
+    ("/pools/*/discovery/*/role", "replica"),
+    ("/pools/*/discovery/*/user", "awe4lb"),
+    ("/pools/*/discovery/*/passwordFile", "/etc/awe4lb/sources/sentinel-password"),
+    ("/pools/*/discovery/*/urls", "[\"http://10.0.0.5:8008\", \"http://10.0.0.6:8008\"]"),
+    ("/pools/*/discovery/*/maxLagBytes", "1048576"),
     ("/pools/*/discovery/*/path", "/etc/awe4lb/sources/backends"),
     ("/pools/*/discovery/*/command", "[/usr/local/bin/backends, --all]"),
     ("/pools/*/discovery/*/service", "web"),
@@ -144,6 +164,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/discovery/*/pointers/port", "/port"),
     ("/pools/*/discovery/*/pointers/weight", "/weight"),
     ("/pools/*/discovery/*/pointers/priority", "/tier"),
+    ("/pools/*/discovery/*/pointers/labels", "/tags"),
     ("/pools/*/discovery/*/maxBytes", "65536"),
     ("/pools/*/discovery/*/ttl", "5m"),
     ("/pools/*/healthCheck/type", "tcp"),
@@ -321,6 +342,9 @@ fn base(pointer: &str) -> Value {
     if pointer.contains("/proxyProtocol/datagrams") {
         document["pools"][0]["proxyProtocol"] = json!({ "send": "v2" });
     }
+    if pointer.ends_with("/spillBelow") {
+        document["pools"][0]["locality"] = json!({ "prefer": "zone" });
+    }
     if pointer.contains("/affinity/") {
         document["listeners"][0]["affinity"] = json!({ "group": "ike" });
     }
@@ -376,6 +400,20 @@ fn check_with(pointer: &str) -> Value {
 /// A source of a type that takes the field.
 fn source_with(pointer: &str) -> Value {
     match pointer.trim_start_matches("/pools/*/discovery/*/") {
+        "services" | "tags" | "passingOnly" | "datacenter" | "partition" => {
+            json!({ "id": "s", "type": "consul", "services": "web" })
+        }
+        "sentinels" | "master" | "role" => {
+            json!({ "id": "s", "type": "sentinel", "sentinels": "a", "master": "m" })
+        }
+        "user" | "passwordFile" => {
+            json!({ "id": "s", "type": "sentinel", "sentinels": "a", "master": "m", "passwordFile": "/a" })
+        }
+        "urls" | "maxLagBytes" => {
+            json!({ "id": "s", "type": "patroni", "urls": "http://a", "role": "replica" })
+        }
+        "certFile" => json!({ "id": "s", "type": "http", "url": "http://a/", "keyFile": "/a" }),
+        "keyFile" => json!({ "id": "s", "type": "http", "url": "http://a/", "certFile": "/a" }),
         "url" | "headers" | "tokenFile" | "ca" => json!({ "id": "s", "type": "http", "url": "http://a/" }),
         "path" | "format" | "pattern" | "maxBytes" => json!({ "id": "s", "type": "file", "path": "/a" }),
         field if field.starts_with("pointers") => {

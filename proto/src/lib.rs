@@ -28,7 +28,7 @@ pub const PROTOCOL: u32 = 1;
 pub const SERVER_NAME: &str = "control-plane.awe4lb.internal";
 
 /// What this version can do beyond protocol 1's base, as `Hello.capabilities` and `Resource.requires` say it.
-pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery", CHALLENGES];
+pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery", "labels", CHALLENGES];
 
 /// The capability of nodes that answer the challenges of certificate authorities.
 pub const CHALLENGES: &str = "challenges";

@@ -7,6 +7,7 @@ use std::{collections::HashMap, io::Read};
 
 use awe4lb_model::{
     AddressList, Certificate, Name, Protocol, RuleAction, SniMap,
+    discovery::{RunOn, Source},
     placed::{
         NodeConfig, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem, ResourceId, ResourceKind,
     },
@@ -94,7 +95,16 @@ impl Encoded {
     }
 
     pub(crate) fn pool(placed: &PlacedPool) -> Self {
-        let requires = if placed.pool.discovery.is_empty() { Vec::new() } else { vec!["discovery"] };
+        let pool = &placed.pool;
+        let is_labelled = |source: &Source| {
+            let template = &source.template;
+            source.run_on == RunOn::Node
+                && (source.select.is_some() || template.name.is_some() || template.zone.is_some())
+        };
+        let mut requires = if pool.discovery.is_empty() { Vec::new() } else { vec!["discovery"] };
+        if pool.locality.is_some() || pool.discovery.iter().any(is_labelled) {
+            requires.push("labels");
+        }
         let body = v1::resource::Body::Pool(placed.into());
         Self::new(ResourceKind::Pool, &placed.pool.name, requires, body)
     }

@@ -9,10 +9,10 @@ use std::{
 
 use awe4lb_model::{
     ACCESS_LOG_ALL, Access, AccessRule, AddressList, Addresses, Backend, BackendAddress, BackendHost,
-    Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, MIRROR_ALL,
-    MapKey, Match, MinTlsVersion, Mirror, Name, Outlier, Pool, PortRange, Preamble, Protocol, ProxyVersion,
-    Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings, UdpSettings,
-    Verdict, WhenAllDown,
+    Balance, BindAddress, BindHost, Certificate, ClientPrefix, Connect, HashOn, Limits, Listener, Locality,
+    MIRROR_ALL, MapKey, Match, MinTlsVersion, Mirror, Name, Outlier, Pool, PortRange, Preamble, Protocol,
+    ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode,
+    TlsSettings, UdpSettings, Verdict, WhenAllDown,
     discovery::{DnsSource, DnsSourceRecord, OnFailure, RunOn, Source, SourceKind, Template},
     placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
 };
@@ -231,10 +231,12 @@ fn backend() -> impl Strategy<Value = (Number, Backend)> {
         any::<IpAddr>().prop_map(BackendHost::Ip),
         "[a-z]{1,9}(\\.[a-z]{1,9})?".prop_map(|name| BackendHost::Name(name.into())),
     ];
-    (1u64.., name(), host, option::of(1u16..), 0u32..65_536, any::<u32>(), option::of(any::<u32>())).prop_map(
-        |(number, name, host, port, weight, priority, max_connections)| {
+    let zone = option::of("[a-z]{1,5}".prop_map(String::into_boxed_str));
+    let rest = (option::of(any::<u32>()), zone);
+    (1u64.., name(), host, option::of(1u16..), 0u32..65_536, any::<u32>(), rest).prop_map(
+        |(number, name, host, port, weight, priority, (max_connections, zone))| {
             let address = BackendAddress { host, port };
-            (Number(number), Backend { name, address, weight, priority, max_connections })
+            (Number(number), Backend { name, address, weight, priority, max_connections, zone })
         },
     )
 }
@@ -246,7 +248,11 @@ fn source() -> impl Strategy<Value = Source> {
     let dns = ("[a-z.]{1,20}", records, vec(any::<SocketAddr>(), 0..3), millis(), millis());
     let template = (option::of(1u16..), 0u32..65_536, any::<u32>(), option::of(any::<u32>()));
     let times = (millis(), millis(), any::<bool>(), any::<u32>(), 0u8..=100);
-    (name(), option::of(dns), times, template).prop_map(|(id, dns, times, template)| {
+    let zone = option::of("[a-z]{1,5}".prop_map(String::into_boxed_str));
+    let named = select(vec![None, Some("${address}"), Some("x-${label.app}")]);
+    let selected = select(vec![None, Some("a=b"), Some("zone in (a, b), !c")]);
+    let labels = (zone, named, selected);
+    (name(), option::of(dns), times, template, labels).prop_map(|(id, dns, times, template, labels)| {
         let Some((name, record, servers, ttl_min, ttl_max)) = dns else { return Source::elsewhere(id) };
         let servers = servers.into_iter().map(|at| SocketAddr::new(at.ip(), at.port())).collect();
         let (interval, timeout, clears, min_backends, max_vanish_percent) = times;
@@ -260,7 +266,15 @@ fn source() -> impl Strategy<Value = Source> {
             on_failure: if clears { OnFailure::Clear } else { OnFailure::Keep },
             min_backends,
             max_vanish_percent,
-            template: Template { port, weight, priority, max_connections },
+            select: labels.2.map(|text| text.parse().unwrap()),
+            template: Template {
+                port,
+                weight,
+                priority,
+                max_connections,
+                zone: labels.0,
+                name: labels.1.map(|text| text.parse().unwrap()),
+            },
         }
     })
 }
@@ -276,7 +290,8 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
         Balance::Ewma,
         Balance::LeastBandwidth,
     ]);
-    let tiers = (any::<[bool; 3]>(), 1u32.., option::of(millis()));
+    let locality = option::of((0u8..=100).prop_map(|spill_below| Locality { spill_below }));
+    let tiers = (any::<[bool; 3]>(), 1u32.., option::of(millis()), locality);
     let hash_on =
         proptest::sample::select(vec![HashOn::Client, HashOn::ClientPort, HashOn::Sni, HashOn::Listener]);
     let check = checks::health_check();
@@ -295,7 +310,7 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
     (head, tiers, option::of(check), outlier, any::<bool>(), connect, proxy).prop_map(
         |(
             (number, name, balance, hash_on, backends, discovery),
-            ([spill_when_full, auto_failback, single_active], min_usable, slow_start),
+            ([spill_when_full, auto_failback, single_active], min_usable, slow_start, locality),
             health_check,
             outlier,
             any_when_down,
@@ -309,6 +324,7 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
                 balance,
                 hash_on,
                 tiers: Tiers { spill_when_full, min_usable, auto_failback, single_active },
+                locality,
                 slow_start,
                 backends,
                 discovery,

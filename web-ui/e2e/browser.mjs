@@ -201,6 +201,28 @@ try {
   await look('join-token');
   await page.keyboard.press('Escape');
 
+  await says('the sources of a pool and what they found, as they change');
+  const write = (path, body) =>
+    page.evaluate(async ([path, body]) => {
+      const headers = { 'content-type': 'application/json' };
+      return (await fetch(path, { method: 'PUT', headers, body: JSON.stringify(body) })).status;
+    }, [path, body]);
+  assert.equal(await write('/api/v1/pools/told', { name: 'told', discovery: [{ id: 'deploy', type: 'push' }] }), 201);
+  await menu('Pools');
+  await page.getByRole('link', { name: 'told', exact: true }).click();
+  await heading('Pool told');
+  const source = page.getByRole('table', { name: 'sources' }).getByRole('row').filter({ hasText: 'deploy' });
+  await source.getByText('pending').waitFor();
+  assert.equal(await write('/api/v1/pools/told/sources/deploy', ['127.0.0.1:17001', { host: 5 }]), 200);
+  await source.getByText('ok', { exact: true }).waitFor();
+  await source.getByText('1 items are no backends').waitFor();
+  const found = page.getByRole('table', { name: 'backends', exact: true }).getByRole('row').filter({ hasText: '127.0.0.1:17001' });
+  await found.getByText('discovered').waitFor();
+  assert.equal(await write('/api/v1/pools/told/sources/deploy', []), 422);
+  await source.getByText('failing').waitFor();
+  await source.getByText(/minBackends/).waitFor();
+  await look('sources');
+
   await says('what is not there says so; signing out ends it');
   await page.goto(`${url}/nowhere`);
   await heading('Not found');

@@ -58,13 +58,22 @@ pub async fn join_token(
 
 pub async fn tokens(client: &Client, action: TokenAction, form: Output) -> Result<(), Failure> {
     match action {
-        TokenAction::Create { name, role, expires_in } => {
-            let wish = json!({"name": name, "role": role, "expiresIn": expires_in});
+        TokenAction::Create { name, role, push, expires_in } => {
+            let mut wish = json!({"name": name, "expiresIn": expires_in});
+            let mut may = role.clone();
+            match push.as_deref().map(|push| push.split_once('/').ok_or(push)) {
+                None => wish["role"] = role.into(),
+                Some(Ok((pool, source))) => {
+                    wish["push"] = json!({"pool": pool, "source": source});
+                    may = format!("pushes to {pool}/{source}");
+                }
+                Some(Err(text)) => return Err(Failure::Invalid(format!("{text:?}: write POOL/SOURCE"))),
+            }
             let made = client.post("/api/v1/tokens", &wish).await?;
             if matches!(form, Output::Json | Output::Yaml) {
                 return output::value(form, &made);
             }
-            talk(format!("token {} ({role}), shown once:", output::text(&made["id"])));
+            talk(format!("token {} ({may}), shown once:", output::text(&made["id"])));
             print(&output::text(&made["token"]));
             Ok(())
         }

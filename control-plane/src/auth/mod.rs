@@ -17,7 +17,7 @@ pub use bootstrap::Bootstrap;
 pub use limits::Attempts;
 pub use role::Role;
 pub use session::{SignIn, cookie_name};
-pub use token::{ApiToken, TokenError};
+pub use token::{ApiToken, PushTarget, TokenError};
 
 use crate::{
     app::App,
@@ -34,6 +34,8 @@ pub struct Principal {
     pub role: Role,
     /// How they showed who they are.
     pub via: Via,
+    /// Of a pusher: the source that it may tell.
+    pub pushes_to: Option<PushTarget>,
 }
 
 /// How somebody showed who they are.
@@ -95,8 +97,17 @@ pub async fn require(app: &App, access: Access, parts: &Parts) -> Result<Option<
     if !parts.method.is_safe() && !by_token {
         check_origin(&parts.headers, &parts.uri, principal.is_some())?;
     }
-    let Access::Role(needed) = access else { return Ok(principal) };
+    let (needed, is_push) = match access {
+        Access::Public => return Ok(principal),
+        Access::Role(needed) => (needed, false),
+        Access::Push => (Role::Operator, true),
+    };
+    let may_push = |principal: &Principal| {
+        let target = principal.pushes_to.as_ref();
+        is_push && target.is_some_and(|target| target.is_path(parts.uri.path()))
+    };
     match principal {
+        Some(principal) if may_push(&principal) => Ok(Some(principal)),
         Some(principal) if principal.role >= needed => Ok(Some(principal)),
         Some(_) => Err(Problem::forbidden(needed)),
         None if parts.headers.contains_key(header::AUTHORIZATION) => {

@@ -1,4 +1,4 @@
-//! The three roles.
+//! The roles.
 
 use std::{fmt, str::FromStr};
 
@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Tells one source of backends what it has, and nothing else. For tokens alone.
+    Pusher,
     /// Reads.
     Viewer,
     /// Also changes the configuration and admin states.
@@ -20,6 +22,7 @@ impl Role {
     /// As it is written.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Pusher => "pusher",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",
@@ -37,7 +40,7 @@ impl FromStr for Role {
     type Err = anyhow::Error;
 
     fn from_str(word: &str) -> anyhow::Result<Self> {
-        [Self::Viewer, Self::Operator, Self::Admin]
+        [Self::Pusher, Self::Viewer, Self::Operator, Self::Admin]
             .into_iter()
             .find(|role| role.word() == word)
             .ok_or_else(|| anyhow::anyhow!("{word:?} is no role: viewer, operator or admin"))

@@ -151,7 +151,7 @@ impl Auth {
             slide(&self.0.store, &hashed, now + LIFETIME).await;
         }
         let role = row.try_get::<String, _>("role")?.parse().map_err(Problem::internal)?;
-        Ok(Some(Principal { user: row.try_get("user")?, role, via: Via::Cookie }))
+        Ok(Some(Principal { user: row.try_get("user")?, role, via: Via::Cookie, pushes_to: None }))
     }
 
     /// Ends the session of these headers.

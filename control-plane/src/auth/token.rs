@@ -1,7 +1,8 @@
 //! API tokens: for programs, with a role, shown once.
 
+use awe4lb_model::Name;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Auth, Principal, Role, Via, hash, now, secret};
@@ -20,12 +21,43 @@ pub struct ApiToken {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Of a pusher: the source that it may tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushTarget>,
     /// By whom it was made.
     pub created_by: String,
     /// When.
     pub created_at: jiff::Timestamp,
     /// Until when it is good; `None`: until it is deleted.
     pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// A source that is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushTarget {
+    /// The pool. It need not be there yet.
+    pub pool: Name,
+    /// The source's id.
+    pub source: Name,
+}
+
+impl PushTarget {
+    /// Whether a path of the API is that of this source and nothing else.
+    pub fn is_path(&self, path: &str) -> bool {
+        path == format!("/api/v1/pools/{}/sources/{}", self.pool, self.source)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (pool, source) = text.split_once('/')?;
+        Some(Self { pool: pool.parse().ok()?, source: source.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for PushTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.pool, self.source)
+    }
 }
 
 /// Why there is no token.
@@ -64,6 +96,28 @@ impl Auth {
         lifetime: Option<i64>,
         by: &str,
     ) -> Result<(ApiToken, String), TokenError> {
+        self.store_token(name, role, None, lifetime, by).await
+    }
+
+    /// A new one that may tell one source of backends what it has, and its secret.
+    pub async fn make_push_token(
+        &self,
+        name: &str,
+        target: &PushTarget,
+        lifetime: Option<i64>,
+        by: &str,
+    ) -> Result<(ApiToken, String), TokenError> {
+        self.store_token(name, Role::Pusher, Some(target), lifetime, by).await
+    }
+
+    async fn store_token(
+        &self,
+        name: &str,
+        role: Role,
+        pushes_to: Option<&PushTarget>,
+        lifetime: Option<i64>,
+        by: &str,
+    ) -> Result<(ApiToken, String), TokenError> {
         let writer = self.0.store.writer();
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret()?));
         let id = hex::encode(&hash(&secret)[..6]);
@@ -78,12 +132,13 @@ impl Auth {
             .execute(&mut *tx)
             .await?;
         let row = sqlx::query(
-            "INSERT INTO api_tokens (id, name, role, secret_hash, created_by, created_at, expires_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING *",
+            "INSERT INTO api_tokens (id, name, role, pushes_to, secret_hash, created_by, created_at, expires_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING RETURNING *",
         )
         .bind(&id)
         .bind(name)
         .bind(role.word())
+        .bind(pushes_to.map(ToString::to_string))
         .bind(hash(&secret))
         .bind(by)
         .bind(now())
@@ -114,7 +169,7 @@ impl Auth {
         }
         // Found by the hash of 256 random bits: how long the search takes says nothing about any of them.
         let row = sqlx::query(
-            "SELECT name, role FROM api_tokens WHERE secret_hash = ? AND (expires_at IS NULL OR expires_at > ?)",
+            "SELECT name, role, pushes_to FROM api_tokens WHERE secret_hash = ? AND (expires_at IS NULL OR expires_at > ?)",
         )
         .bind(hash(secret))
         .bind(now())
@@ -122,8 +177,14 @@ impl Auth {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let role = row.try_get::<String, _>("role")?.parse().map_err(Problem::internal)?;
-        Ok(Some(Principal { user: row.try_get("name")?, role, via: Via::Token }))
+        let pushes_to = pushes_to(&row)?;
+        Ok(Some(Principal { user: row.try_get("name")?, role, via: Via::Token, pushes_to }))
     }
+}
+
+fn pushes_to(row: &SqliteRow) -> sqlx::Result<Option<PushTarget>> {
+    let text: Option<String> = row.try_get("pushes_to")?;
+    Ok(text.as_deref().and_then(PushTarget::parse))
 }
 
 fn read(row: &SqliteRow) -> sqlx::Result<ApiToken> {
@@ -137,6 +198,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<ApiToken> {
             .try_get::<String, _>("role")?
             .parse()
             .map_err(|error: anyhow::Error| sqlx::Error::Decode(error.into()))?,
+        push: pushes_to(row)?,
         created_by: row.try_get("created_by")?,
         created_at: time(row.try_get("created_at")?)?,
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(time).transpose()?,

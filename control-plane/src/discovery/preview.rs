@@ -39,6 +39,7 @@ impl Discovery {
                     "weight": backend.weight,
                     "priority": backend.priority,
                     "maxConnections": backend.max_connections,
+                    "zone": backend.zone,
                 })
             })
             .collect();

@@ -140,6 +140,20 @@ pub(super) struct Found {
     pub(super) number: u64,
     pub(super) name: String,
     pub(super) address: String,
+    pub(super) zone: Option<String>,
+    pub(super) priority: u32,
+}
+
+impl Found {
+    pub(super) fn of(backend: &Backend, number: Number) -> Self {
+        Self {
+            number: number.0,
+            name: backend.name.to_string(),
+            address: backend.address.to_string(),
+            zone: backend.zone.as_deref().map(str::to_owned),
+            priority: backend.priority,
+        }
+    }
 }
 
 impl Inner {
@@ -147,8 +161,7 @@ impl Inner {
     pub(super) fn discovered_of(&self, placed: &PlacedPool) -> Vec<Found> {
         let mut found: BTreeMap<u64, Found> = BTreeMap::new();
         for (number, backend) in self.discovered.told(placed.pool.name.as_str()) {
-            let (name, address) = (backend.name.to_string(), backend.address.to_string());
-            found.insert(number.0, Found { number: number.0, name, address });
+            found.insert(number.0, Found::of(&backend, number));
         }
         let nodes = self.registry.lock();
         for node in nodes.values().filter(|node| node.live.connected_since.is_some()) {
@@ -161,6 +174,8 @@ impl Inner {
                     number: *number,
                     name: discovered.name.clone(),
                     address: discovered.address.clone(),
+                    zone: Some(discovered.zone.clone()).filter(|zone| !zone.is_empty()),
+                    priority: discovered.priority,
                 });
             }
         }

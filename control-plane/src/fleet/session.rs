@@ -229,6 +229,7 @@ impl Session<'_> {
             report_interval_ms: REPORT_INTERVAL_MS,
             up_to_date,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            zone: self.zone(),
         }));
         self.inner.registry.update(self.name, self.id, |node| {
             node.live.running = running;
@@ -243,6 +244,13 @@ impl Session<'_> {
             self.offer();
         }
         reason
+    }
+
+    /// Where the node is, by its labels; empty: nobody said.
+    fn zone(&self) -> String {
+        let nodes = self.inner.registry.lock();
+        let labels = nodes.get(self.name).map(|node| &node.record.labels);
+        labels.and_then(awe4lb_model::labels::zone).unwrap_or_default().to_owned()
     }
 
     /// The assignment in the record, if it is of this snapshot.

@@ -101,6 +101,10 @@ pub struct BackendView {
     pub number: u64,
     /// As configured.
     pub address: String,
+    /// Where in the world it is, where somebody says.
+    pub zone: Option<String>,
+    /// Its tier.
+    pub priority: u32,
     /// `ready`, `drain`, `maintenance`.
     pub admin: &'static str,
     /// RFC 3339: when it goes back to ready by itself.
@@ -271,11 +275,12 @@ impl Inner {
             head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name));
         let mut views = Vec::new();
         for placed in pools {
-            let configured =
-                placed.pool.backends.iter().zip(&placed.backend_numbers).map(|(backend, number)| {
-                    let (name, address) = (backend.name.to_string(), backend.address.to_string());
-                    (Found { number: number.0, name, address }, "configured")
-                });
+            let configured = placed
+                .pool
+                .backends
+                .iter()
+                .zip(&placed.backend_numbers)
+                .map(|(backend, number)| (Found::of(backend, *number), "configured"));
             let discovered =
                 if placed.pool.discovery.is_empty() { Vec::new() } else { self.discovered_of(placed) };
             let discovered = discovered.into_iter().map(|found| (found, "discovered"));
@@ -288,6 +293,8 @@ impl Inner {
                     name: found.name,
                     number: found.number,
                     address: found.address,
+                    zone: found.zone,
+                    priority: found.priority,
                     admin: admin.as_ref().map_or(Admin::Ready, |state| state.admin).word(),
                     admin_until: admin.as_ref().and_then(|state| time_ms(state.until_ms)),
                     admin_reason: admin.map(|state| state.reason).unwrap_or_default(),

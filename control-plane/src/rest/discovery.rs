@@ -52,10 +52,9 @@ pub fn routes() -> Vec<Route> {
                 (422, "Not valid"),
             ]),
         ),
-        Route::new(
+        Route::push(
             Method::PUT,
             "/api/v1/pools/{name}/sources/{id}",
-            Role::Operator,
             put(push),
             Doc::new("pushBackends", TAG, "Tells a source of type push which backends it has: all of them")
                 .request(|| json!({"type": "array", "items": {}, "examples": [["10.0.1.1:80"]]}))

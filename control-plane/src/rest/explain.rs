@@ -1,6 +1,8 @@
 //! What would become of a connection, and why: the engine's answer over the configuration as it is, with what is known of
 //! the backends now.
 
+mod locality;
+
 use std::{net::IpAddr, sync::Arc};
 
 use awe4lb_engine::{
@@ -71,9 +73,21 @@ async fn answer(State(app): State<App>, body: Text) -> Result<Json<Value>, Probl
         Some(name) => Some(plain_name(name)?),
         None => None,
     };
-    let answer =
-        explained(&config, placed, &asked, server_name.as_deref(), &|pool| app.fleet.backends(Some(pool)));
-    Ok(Json(answer))
+    let known = Known { backends: &|pool| app.fleet.backends(Some(pool)), nodes: &places(&app) };
+    Ok(Json(explained(&config, placed, &asked, server_name.as_deref(), &known)))
+}
+
+/// What is known of the fleet now.
+struct Known<'a> {
+    /// Of a pool.
+    backends: &'a dyn Fn(&str) -> Vec<BackendView>,
+    /// Connected nodes and their zones.
+    nodes: &'a [(String, Option<String>)],
+}
+
+fn places(app: &App) -> Vec<(String, Option<String>)> {
+    let nodes = app.fleet.nodes().into_iter().filter(|node| node.state == "connected");
+    nodes.map(|node| (node.name, awe4lb_model::labels::zone(&node.labels).map(str::to_owned))).collect()
 }
 
 /// As a ClientHello is understood: lower case, without a trailing dot.
@@ -89,7 +103,7 @@ fn explained(
     placed: &PlacedListener,
     asked: &Asked,
     server_name: Option<&str>,
-    backends: &dyn Fn(&str) -> Vec<BackendView>,
+    known: &Known<'_>,
 ) -> Value {
     let listener = &placed.listener;
     let tables = tables(config);
@@ -138,7 +152,7 @@ fn explained(
     let outcome = match rule {
         _ if access == "denied" => json!({"outcome": "refused", "end": "access-denied"}),
         None => json!({"outcome": "refused", "end": "no-rule"}),
-        Some(rule) => to_pool(listener, rule, &facts, &tables, config, backends),
+        Some(rule) => to_pool(listener, rule, &facts, &tables, config, known),
     };
     if let (Some(answer), Value::Object(outcome)) = (answer.as_object_mut(), outcome) {
         answer.extend(outcome);
@@ -161,7 +175,7 @@ fn to_pool(
     facts: &Facts<'_>,
     tables: &Tables,
     config: &NodeConfig,
-    backends: &dyn Fn(&str) -> Vec<BackendView>,
+    known: &Known<'_>,
 ) -> Value {
     let (pools, why): (Vec<Name>, String) = match &rule.action {
         RuleAction::Reject => return json!({"outcome": "refused", "end": "rule-reject"}),
@@ -186,10 +200,17 @@ fn to_pool(
         .iter()
         .map(|name| {
             let placed = config.pools.iter().find(|placed| placed.pool.name == *name);
-            let list: Vec<Value> = backends(name.as_str()).iter().map(backend).collect();
+            let views = (known.backends)(name.as_str());
+            let list: Vec<Value> = views.iter().map(backend).collect();
             let candidates = list.iter().filter(|backend| backend["candidate"] == true).count();
-            json!({"name": name.as_str(), "balance": placed.map(|placed| balance(placed.pool.balance)),
-                "candidates": candidates, "backends": list})
+            let mut pool = json!({"name": name.as_str(), "balance": placed.map(|placed| balance(placed.pool.balance)),
+                "candidates": candidates, "backends": list});
+            if let Some(placed) = placed
+                && let Some(by_zone) = locality::explain(&placed.pool, &views, &candidate, known.nodes)
+            {
+                pool["locality"] = by_zone;
+            }
+            pool
         })
         .collect();
     let anybody = described.iter().any(|pool| pool["candidates"].as_u64() > Some(0));
@@ -203,8 +224,14 @@ fn to_pool(
 
 /// Whether a backend is in, and why not. Nodes see for themselves: one that sees it up is enough to be a candidate there.
 fn backend(view: &BackendView) -> Value {
+    let (candidate, reason) = candidate(view);
+    json!({"name": view.name, "address": view.address, "zone": view.zone, "candidate": candidate, "reason": reason,
+        "admin": view.admin})
+}
+
+fn candidate(view: &BackendView) -> (bool, String) {
     let health = view.health;
-    let (candidate, reason) = match view.admin {
+    match view.admin {
         "drain" => (false, "drained: it gets nothing new".to_owned()),
         "maintenance" => (false, "in maintenance".to_owned()),
         _ if health.down > 0 && health.up == 0 && health.unknown == 0 => {
@@ -214,8 +241,7 @@ fn backend(view: &BackendView) -> Value {
         _ if health.down > 0 => (true, format!("up for some nodes, down for {}", health.down)),
         _ if health.up > 0 => (true, "up".to_owned()),
         _ => (true, "not checked".to_owned()),
-    };
-    json!({"name": view.name, "address": view.address, "candidate": candidate, "reason": reason, "admin": view.admin})
+    }
 }
 
 fn balance(balance: awe4lb_model::Balance) -> &'static str {
@@ -271,7 +297,7 @@ listeners:
       - { name: office, match: { client: [{ list: offices }] }, reject: {} }
       - { name: rest, match: { alpn: h2 }, split: [{ pool: app, weight: 1 }, { pool: blue, weight: 1 }] }
 pools:
-  - { name: app, backends: [{ name: a, address: "10.0.0.1:80" }, { name: b, address: "10.0.0.2:80" }] }
+  - { name: app, locality: { prefer: zone }, backends: [{ name: a, address: "10.0.0.1:80" }, { name: b, address: "10.0.0.2:80" }] }
   - { name: blue, balance: maglev, backends: [{ name: c, address: "10.0.0.3:80" }] }
 addressLists: [{ name: offices, entries: [192.0.2.0/24] }]
 maps: [{ name: tenants, entries: { "*.t.example.com": blue } }]
@@ -283,6 +309,8 @@ maps: [{ name: tenants, entries: { "*.t.example.com": blue } }]
             name: name.to_owned(),
             number: 1,
             address: "10.0.0.1:80".to_owned(),
+            zone: Some(if name == "b" { "east" } else { "west" }.to_owned()),
+            priority: 0,
             admin,
             admin_until: None,
             admin_reason: String::new(),
@@ -300,7 +328,31 @@ maps: [{ name: tenants, entries: { "*.t.example.com": blue } }]
             "app" => vec![view("app", "a", "ready", 2, 0), view("app", "b", "drain", 2, 0)],
             _ => vec![view("blue", "c", "ready", 0, 2)],
         };
-        explained(&config, &config.listeners[0], &asked, asked.sni.as_deref(), &backends)
+        let place = |node: &str, zone: Option<&str>| (node.to_owned(), zone.map(str::to_owned));
+        let nodes = [place("n1", Some("west")), place("n2", Some("east")), place("n3", None)];
+        let known = Known { backends: &backends, nodes: &nodes };
+        explained(&config, &config.listeners[0], &asked, asked.sni.as_deref(), &known)
+    }
+
+    #[test]
+    fn each_zone_says_whether_its_backends_come_first() {
+        let answer = ask(json!({"listener": "web", "from": "10.9.9.9", "sni": "app.example.com"}));
+        let locality = &answer["pools"][0]["locality"];
+        assert_eq!((&locality["prefer"], &locality["spillBelow"]), (&json!("zone"), &json!(70)));
+        let zones: Vec<_> = locality["zones"].as_array().expect("zones").iter().collect();
+        assert_eq!(zones.len(), 3, "{locality}");
+        let find = |zone: Value| *zones.iter().find(|one| one["zone"] == zone).expect("the zone");
+        assert_eq!(
+            (&find(json!("west"))["first"], &find(json!("west"))["nodes"]),
+            (&json!(true), &json!(["n1"]))
+        );
+        // Its only backend is drained.
+        let east = find(json!("east"));
+        assert_eq!(
+            (&east["first"], &east["reason"]),
+            (&json!(false), &json!("0 of 1 usable, spillBelow is 70 %: all zones take part"))
+        );
+        assert_eq!(find(Value::Null)["first"], false);
     }
 
     #[test]

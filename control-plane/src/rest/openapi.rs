@@ -97,6 +97,10 @@ fn operation(route: &Route) -> Value {
             operation["security"] = json!([{"token": []}, {"session": []}]);
             operation["x-role"] = role.word().into();
         }
+        Access::Push => {
+            operation["security"] = json!([{"token": []}, {"session": []}]);
+            operation["x-role"] = "pusher".into();
+        }
     }
     if let Some(request) = doc.request {
         operation["requestBody"] =

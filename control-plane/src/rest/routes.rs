@@ -24,6 +24,8 @@ pub enum Access {
     Public,
     /// Whoever has this role or a greater one.
     Role(Role),
+    /// Operators, and whoever has a token for just this.
+    Push,
 }
 
 /// Descriptions for OpenAPI.
@@ -89,6 +91,11 @@ impl Route {
     /// A row for those who have a role.
     pub fn new(method: Method, path: &'static str, role: Role, handler: MethodRouter<App>, doc: Doc) -> Self {
         Self { method, path, access: Access::Role(role), handler, doc }
+    }
+
+    /// A row for operators and for tokens that may tell just one source.
+    pub fn push(method: Method, path: &'static str, handler: MethodRouter<App>, doc: Doc) -> Self {
+        Self { method, path, access: Access::Push, handler, doc }
     }
 
     /// A row for everyone.

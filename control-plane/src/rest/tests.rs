@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{Access, openapi, table};
 use crate::{
-    auth::Role,
+    auth::{PushTarget, Role},
     options::Cli,
     run::{self, Running},
 };
@@ -61,6 +61,11 @@ impl Plane {
         cookie(&answer)
     }
 
+    async fn push_token(&self, pool: &str, source: &str) -> String {
+        let target = PushTarget { pool: pool.parse().unwrap(), source: source.parse().unwrap() };
+        self.running.app.auth.make_push_token("pusher", &target, None, "test").await.unwrap().1
+    }
+
     async fn token(&self, role: Role) -> String {
         self.running.app.auth.make_token(role.word(), role, None, "test").await.unwrap().1
     }
@@ -91,6 +96,8 @@ async fn every_row_of_the_table_lets_in_exactly_whom_it_says() {
     for role in [Role::Viewer, Role::Operator, Role::Admin] {
         callers.push((Some(role), Some(plane.token(role).await)));
     }
+    // What it may tell is not among the examples: it may do nothing.
+    callers.push((Some(Role::Pusher), Some(plane.push_token("p", "s").await)));
     for row in table() {
         for (role, token) in &callers {
             let mut request = plane.request(row.method.clone(), &example(row.path));
@@ -100,15 +107,21 @@ async fn every_row_of_the_table_lets_in_exactly_whom_it_says() {
             let answer = request.send().await.unwrap();
             let status = answer.status();
             let what = format!("{} {} as {role:?}: {status}", row.method, row.path);
-            match (row.access, role) {
+            let access = match row.access {
+                Access::Push => Access::Role(Role::Operator),
+                access => access,
+            };
+            match (access, role) {
                 (Access::Public, _) => assert_ne!(status, StatusCode::FORBIDDEN, "{what}"),
-                (Access::Role(_), None) => assert_eq!(status, StatusCode::UNAUTHORIZED, "{what}"),
+                (Access::Role(_) | Access::Push, None) => {
+                    assert_eq!(status, StatusCode::UNAUTHORIZED, "{what}")
+                }
                 (Access::Role(needed), Some(role)) if *role < needed => {
                     assert_eq!(status, StatusCode::FORBIDDEN, "{what}");
                     let problem: Value = answer.json().await.unwrap();
                     assert!(problem["detail"].as_str().unwrap().contains(needed.word()), "{problem}");
                 }
-                (Access::Role(_), Some(_)) => {
+                (Access::Role(_) | Access::Push, Some(_)) => {
                     assert_ne!(status, StatusCode::UNAUTHORIZED, "{what}");
                     assert_ne!(status, StatusCode::FORBIDDEN, "{what}");
                     assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{what}");
@@ -275,6 +288,36 @@ async fn a_token_is_shown_once_and_ends_when_deleted() {
     assert_eq!(tokens(Method::DELETE, &path).send().await.unwrap().status(), 204);
     assert_eq!(read().await.unwrap().status(), 401);
     assert_eq!(tokens(Method::DELETE, &path).send().await.unwrap().status(), 404);
+    plane.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_token_tells_its_source_and_nothing_else() {
+    let plane = Plane::start().await;
+    let admin = plane.token(Role::Admin).await;
+    let sources = json!([{"id": "one", "type": "push"}, {"id": "two", "type": "push"}]);
+    let pool = plane.request(Method::PUT, "/api/v1/pools/db").bearer_auth(&admin);
+    let pool = pool.json(&json!({"name": "db", "discovery": sources})).send().await.unwrap();
+    assert_eq!(pool.status(), 201);
+    let make =
+        |wish: Value| plane.request(Method::POST, "/api/v1/tokens").bearer_auth(&admin).json(&wish).send();
+    let wish = json!({"name": "deploy", "push": {"pool": "db", "source": "one"}, "expiresIn": "1h"});
+    let made: Value = make(wish).await.unwrap().json().await.unwrap();
+    assert_eq!((&made["role"], &made["push"]), (&json!("pusher"), &json!({"pool": "db", "source": "one"})));
+    let both = json!({"name": "x", "role": "admin", "push": {"pool": "db", "source": "one"}});
+    for wrong in [both, json!({"name": "x"}), json!({"name": "x", "role": "pusher"})] {
+        assert_eq!(make(wrong.clone()).await.unwrap().status(), 422, "{wrong}");
+    }
+    let secret = made["token"].as_str().unwrap();
+    let push = |path: &str| {
+        plane.request(Method::PUT, path).bearer_auth(secret).json(&json!(["10.0.0.1:5432"])).send()
+    };
+    assert_eq!(push("/api/v1/pools/db/sources/one").await.unwrap().status(), 200);
+    for elsewhere in ["/api/v1/pools/db/sources/two", "/api/v1/pools/db", "/api/v1/pools/other/sources/one"] {
+        assert_eq!(push(elsewhere).await.unwrap().status(), 403, "{elsewhere}");
+    }
+    let read = plane.request(Method::GET, "/api/v1/pools/db").bearer_auth(secret).send().await.unwrap();
+    assert_eq!(read.status(), 403);
     plane.running.stop().await;
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Principal, Role},
+    auth::{Principal, PushTarget, Role},
 };
 
 const TAG: &str = "API tokens";
@@ -56,9 +56,12 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn schema() -> Value {
-    json!({"type": "object", "required": ["name", "role"], "additionalProperties": false, "properties": {
+    json!({"type": "object", "required": ["name"], "additionalProperties": false, "properties": {
         "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
         "role": {"enum": ["viewer", "operator", "admin"]},
+        "push": {"type": "object", "required": ["pool", "source"], "additionalProperties": false,
+            "description": "In place of a role: may tell this source of type push which backends it has, and nothing else",
+            "properties": {"pool": {"type": "string"}, "source": {"type": "string"}}},
         "expiresIn": {"type": "string", "examples": ["30d"]}}})
 }
 
@@ -71,7 +74,8 @@ async fn list(State(app): State<App>) -> Result<Response, Problem> {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Wish {
     name: String,
-    role: Role,
+    role: Option<Role>,
+    push: Option<PushTarget>,
     expires_in: Option<String>,
 }
 
@@ -92,7 +96,19 @@ async fn make(
         Some(text) => Some(seconds(text, "expiresIn")?),
         None => None,
     };
-    let (token, secret) = app.auth.make_token(name, wish.role, lifetime, &who.user).await?;
+    let auth = &app.auth;
+    let (token, secret) = match (wish.role, &wish.push) {
+        (Some(role), None) if role != Role::Pusher => {
+            auth.make_token(name, role, lifetime, &who.user).await?
+        }
+        (None | Some(Role::Pusher), Some(target)) => {
+            auth.make_push_token(name, target, lifetime, &who.user).await?
+        }
+        _ => {
+            let detail = "a token has a \"role\" (viewer, operator or admin), or a \"push\" that names a pool and its source";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
+        }
+    };
     let mut answer = serde_json::to_value(token).map_err(Problem::internal)?;
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("token".into(), secret.into());

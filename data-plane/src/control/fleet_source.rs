@@ -61,6 +61,7 @@ pub async fn start(
     let cache = Cache::open(dir.path()).context("the cache")?;
     let rejections = Arc::new(Rejections::load(&cache));
     let overlays = Overlays::load(&cache);
+    node.live.path().set_zone(cache.zone().as_deref());
     let booted = boot::boot(&node.live, &cache, &rejections).await;
     let discovered = Arc::new(Discovered::load(&cache));
     discovered.apply(&node.live, None);

@@ -136,6 +136,10 @@ pub struct RunArgs {
     /// Run this document (YAML, JSON or TOML) without a control plane; reloaded on change and on SIGHUP.
     #[arg(long, env = "AWE4LB_SNAPSHOT_FILE", conflicts_with = "control_plane", value_name = "FILE")]
     pub snapshot_file: Option<PathBuf>,
+    /// Where this node is, for pools that prefer their own zone. With --snapshot-file alone; in a fleet it is the label
+    /// `zone` of the node's join token.
+    #[arg(long, env = "AWE4LB_ZONE", value_name = "ZONE")]
+    pub zone: Option<String>,
     /// Check flags (and the document of --snapshot-file) and exit.
     #[arg(long)]
     pub check: bool,
@@ -191,6 +195,11 @@ impl RunArgs {
         }
         if let Some(program) = self.allow_exec.iter().find(|program| !program.starts_with('/')) {
             bail!("--allow-exec {program:?}: write the whole path of the program");
+        }
+        if self.zone.is_some() && self.snapshot_file.is_none() {
+            bail!(
+                "--zone is for --snapshot-file: in a fleet a node has the label \"zone\" of its join token"
+            );
         }
         if let Some(name) = &self.name {
             name.parse::<awe4lb_model::Name>().with_context(|| format!("--name {name:?}"))?;

@@ -104,6 +104,7 @@ async fn start_source(
 ) -> anyhow::Result<Source> {
     if let Some(path) = &args.snapshot_file {
         node.link.send_modify(|link| link.node = args.name.clone());
+        node.live.path().set_zone(args.zone.as_deref());
         let mut file = FileSource::new(path.clone());
         file.load(&node.live).await.map_err(|refused| not_run(path, &refused))?;
         // What a control plane would ask nobody asks here; names are asked by every node.

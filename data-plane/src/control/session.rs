@@ -146,6 +146,12 @@ pub async fn run(uplink: &mut Uplink, channel: Channel, url: &str) -> anyhow::Re
         link.error = None;
     });
 
+    uplink.node.live.path().set_zone(Some(welcome.zone.as_str()).filter(|zone| !zone.is_empty()));
+    let (cache, zone) = (uplink.cache.clone(), welcome.zone);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || cache.save_zone(&zone)).await {
+        tracing::error!(%error, "the node's zone cannot be stored on disk");
+    }
+
     let renew_at = uplink.identity.as_ref().map_or_else(
         || SystemTime::now() + Duration::from_secs(3600),
         |identity| identity.validity.renew_at(&mut rand::rngs::StdRng::from_os_rng()),

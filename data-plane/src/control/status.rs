@@ -49,6 +49,8 @@ impl Board {
                     pool: placed.number.0,
                     name: backend.name.to_string(),
                     address: backend.address.to_string(),
+                    zone: backend.zone.as_deref().unwrap_or_default().to_owned(),
+                    priority: backend.priority,
                 });
                 v1::BackendHealth { discovered, ..self.entry(member, now) }
             }));

@@ -51,7 +51,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use awe4lb_model::placed::{NodeConfig, ResourceId, ResourceKind};
 use tokio::sync::{Notify, mpsc};
 
@@ -124,6 +124,7 @@ impl Traffic {
             changed: Notify::new(),
             next_return: AtomicU64::new(u64::MAX),
             departures: Arc::default(),
+            zone: ArcSwapOption::empty(),
         });
         let challenges = Arc::new(Challenges::new(start));
         let workers = (0..options.threads.max(1))
@@ -219,6 +220,8 @@ impl DataPath for Traffic {
                 pool.remove();
             }
         }
+        // It may have moved while this was prepared.
+        snapshot.pools.values().for_each(|pool| pool.look_at_zone());
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner) =
             snapshot.sockets.keys().copied().collect();
 
@@ -243,6 +246,11 @@ impl DataPath for Traffic {
 
     fn pools(&self) -> Vec<Arc<dyn PoolHandle>> {
         self.live.load().pools.values().map(|pool| pool.clone() as Arc<dyn PoolHandle>).collect()
+    }
+
+    fn set_zone(&self, zone: Option<&str>) {
+        self.pools.zone.store(zone.map(|zone| Arc::new(zone.to_owned())));
+        self.live.load().pools.values().for_each(|pool| pool.look_at_zone());
     }
 
     fn counters(&self) -> Vec<CounterSample> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use awe4lb_engine::{
     balance::{self, PeakEwma, Rules, View},
     checks::{Advice, AgentAdmin},
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// When the next ejection ends, in milliseconds of the clock; `u64::MAX`: none.
     pub(super) next_return: AtomicU64,
     pub(super) departures: Arc<Departures>,
+    /// Where the node is. Read when members change, never by connections.
+    pub(super) zone: ArcSwapOption<String>,
 }
 
 /// 0 is nowhere.
@@ -102,6 +104,8 @@ struct Book {
     entries: Vec<Entry>,
     /// The priority of the tier in use, where it stays in use until it fails.
     held: Option<u32>,
+    /// Where the node was when the members were last put together.
+    zone: Option<Arc<String>>,
 }
 
 struct Entry {
@@ -180,9 +184,10 @@ impl PoolState {
     pub(super) fn new(placed: Arc<PlacedPool>, shared: Arc<Shared>) -> Arc<Self> {
         let entries = entries(&placed, &[]);
         let configured = placed.clone();
-        let mut book = Book { configured, discovered: Vec::new(), placed, entries, held: None };
+        let mut book = Book { configured, discovered: Vec::new(), placed, entries, held: None, zone: None };
         // What is there from the start has nothing to warm up from.
         book.entries.iter_mut().for_each(|entry| entry.usable_since = Some(0));
+        book.zone = shared.zone.load_full();
         let members = book.members(u64::MAX);
         Arc::new(Self { cell: ArcSwap::from_pointee(members), book: Mutex::new(book), shared })
     }
@@ -320,6 +325,14 @@ impl PoolState {
         untils.filter(|until| *until > now).chain(book.next_step(now)).min()
     }
 
+    /// The node may be in another zone than before.
+    pub(super) fn look_at_zone(&self) {
+        let mut book = self.book();
+        if book.zone != self.shared.zone.load_full() {
+            self.publish(&mut book);
+        }
+    }
+
     /// Milliseconds of the node's clock.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.shared.start.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -336,6 +349,7 @@ impl PoolState {
         if let Some(step) = book.next_step(now) {
             self.shared.next_return.fetch_min(step, Relaxed);
         }
+        book.zone = self.shared.zone.load_full();
         let members = book.members(now);
         if !book.placed.pool.tiers.auto_failback {
             book.held = members.view.leading_priority();
@@ -421,6 +435,7 @@ impl Book {
 
     fn members(&self, now: u64) -> Members {
         let list: Vec<_> = self.entries.iter().map(|entry| entry.member.clone()).collect();
+        let zone = self.zone.as_ref().map(|zone| zone.as_str());
         let view = self
             .entries
             .iter()
@@ -430,6 +445,7 @@ impl Book {
                 weight: entry.weight(backend.weight) * entry.warmth(now, self.placed.pool.slow_start),
                 priority: backend.priority,
                 usable: entry.usable(now),
+                near: backend.zone.is_some() && backend.zone.as_deref() == zone,
             })
             .collect();
         let pool = &self.placed.pool;
@@ -440,6 +456,8 @@ impl Book {
             spill_when_full: pool.tiers.spill_when_full,
             single_active: pool.tiers.single_active,
             held: self.held,
+            // Nobody is near a node of which nobody knows where it is.
+            near_first: pool.locality.filter(|_| zone.is_some()).map(|locality| locality.spill_below),
         };
         Members { placed: self.placed.clone(), list, view: View::new(view, &rules) }
     }

@@ -61,7 +61,10 @@ fn known(item: &Value) -> Result<Endpoint, String> {
     let mut endpoint = Endpoint::at(joined(host, optional(place.get("port"), port)?)?);
     endpoint.weight = optional(item.get("weight"), share)?;
     endpoint.priority = optional(item.get("priority"), share)?;
-    Ok(endpoint)
+    if let Some(zone) = item.get("zone").and_then(Value::as_str) {
+        endpoint = endpoint.label("zone", zone);
+    }
+    Ok(labelled(endpoint, item.get("labels")))
 }
 
 fn by_pointers(item: &Value, pointers: &Pointers) -> Result<Endpoint, String> {
@@ -71,7 +74,21 @@ fn by_pointers(item: &Value, pointers: &Pointers) -> Result<Endpoint, String> {
     let mut endpoint = Endpoint::at(joined(host, optional(at(&pointers.port), port)?)?);
     endpoint.weight = optional(at(&pointers.weight), share)?;
     endpoint.priority = optional(at(&pointers.priority), share)?;
-    Ok(endpoint)
+    let labels = pointers.labels.as_deref().unwrap_or("/labels");
+    Ok(labelled(endpoint, item.pointer(labels)))
+}
+
+/// With the labels of an object: its texts, numbers and truths.
+fn labelled(mut endpoint: Endpoint, labels: Option<&Value>) -> Endpoint {
+    for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
+        endpoint = match value {
+            Value::String(text) => endpoint.label(key, text),
+            Value::Number(number) => endpoint.label(key, &number.to_string()),
+            Value::Bool(value) => endpoint.label(key, &value.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => endpoint,
+        };
+    }
+    endpoint
 }
 
 /// Numbers may be written as numbers or as text.
@@ -112,17 +129,20 @@ mod tests {
 
     #[test]
     fn any_shape_by_pointers() {
-        let text = r#"{"data": {"a": {"net": {"ip": "10.0.0.1"}, "p": 80, "w": "4"}, "b": {"net": {}}}}"#;
+        let text = r#"{"data": {"a": {"net": {"ip": "10.0.0.1"}, "p": 80, "w": "4", "tags": {"zone": "east", "n": 3, "up": true, "x": []}}, "b": {"net": {}}}}"#;
         let pointers = Pointers {
             items: "/data".into(),
             host: "/net/ip".into(),
             port: Some("/p".into()),
             weight: Some("/w".into()),
             priority: None,
+            labels: Some("/tags".into()),
         };
         let answer = read(text, Some(&pointers)).unwrap();
         assert_eq!(answer.endpoints[0].address.to_string(), "10.0.0.1:80");
         assert_eq!((answer.endpoints[0].weight, answer.rejected.len()), (Some(4), 1));
+        let labels: Vec<_> = answer.endpoints[0].labels.values().map(String::as_str).collect();
+        assert_eq!(labels, ["3", "true", "east"]);
     }
 
     #[test]

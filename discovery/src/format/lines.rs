@@ -6,6 +6,8 @@ use regex::Regex;
 use super::{joined, port, share};
 use crate::{Answer, Endpoint, Failure};
 
+/// Groups of an expression that say what a backend is.
+const OWN: [&str; 4] = ["host", "port", "weight", "priority"];
 /// Longer lines are told shortened.
 const TOLD: usize = 60;
 
@@ -49,9 +51,11 @@ fn words(line: &str) -> Result<Endpoint, String> {
                 let number = value.parse().map_err(|_| format!("{value:?} is no number"))?;
                 endpoint.max_connections = Some(number).filter(|number| *number > 0);
             }
-            // Known to other systems, without a meaning at layer 4 here.
-            Some(("sni", _)) => {}
-            Some((other, _)) => return Err(format!("{other:?} is not known")),
+            Some((key @ ("zone" | "sni"), value)) => endpoint = endpoint.label(key, value),
+            Some((other, value)) => match other.strip_prefix("label.") {
+                Some(key) if !key.is_empty() => endpoint = endpoint.label(key, value),
+                _ => return Err(format!("{other:?} is not known")),
+            },
             None if !has_port => {
                 endpoint.address.port = Some(port(word)?);
                 has_port = true;
@@ -77,6 +81,13 @@ fn matched(line: &str, pattern: &Regex) -> Result<Option<Endpoint>, String> {
     let mut endpoint = Endpoint::at(joined(host, group("port").map(port).transpose()?)?);
     endpoint.weight = group("weight").map(share).transpose()?;
     endpoint.priority = group("priority").map(share).transpose()?;
+    // Other groups are labels by their names.
+    let others = pattern.capture_names().flatten().filter(|name| !OWN.contains(name));
+    for name in others {
+        if let Some(value) = group(name) {
+            endpoint = endpoint.label(name, value);
+        }
+    }
     Ok(Some(endpoint))
 }
 
@@ -98,6 +109,16 @@ mod tests {
         assert_eq!(one("::1 80"), ("[::1]:80".into(), None, None));
         assert_eq!(one("[::1]:80 sni=a.b"), ("[::1]:80".into(), None, None));
         assert_eq!(one("10.0.0.1"), ("10.0.0.1".into(), None, None));
+    }
+
+    #[test]
+    fn words_and_groups_are_labels() {
+        let endpoint = words("10.0.0.1:80 zone=east label.tier=web sni=a.b weight=2").unwrap();
+        let labels: Vec<_> = endpoint.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!((labels.join(" ").as_str(), endpoint.weight), ("sni=a.b tier=web zone=east", Some(2)));
+        assert!(words("10.0.0.1:80 wieght=2").is_err() && words("10.0.0.1:80 label.=2").is_err());
+        let read = read("east 10.0.0.1", Some(r"^(?<zone>\w+) (?<host>.+)$")).unwrap();
+        assert_eq!(read.endpoints[0].labels["zone"], "east");
     }
 
     #[test]

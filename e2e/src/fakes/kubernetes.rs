@@ -275,7 +275,7 @@ impl Asked {
 }
 
 /// `%2F` and the like.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -5,6 +5,7 @@
 
 mod ewma;
 mod load;
+mod locality;
 mod maglev;
 mod rendezvous;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use rand::RngCore;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use ewma::PeakEwma;
+pub use locality::near_leads;
 
 /// One backend as balancing sees it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,8 @@ pub struct Member {
     pub priority: u32,
     /// Whether health, admin state and presence allow it.
     pub usable: bool,
+    /// Whether it is in the node's own zone.
+    pub near: bool,
 }
 
 /// The seed of a backend's name. Pinned: nodes and versions must agree.
@@ -51,6 +55,8 @@ struct Tier {
     end: usize,
     total_weight: u64,
     equal_weights: bool,
+    /// The near part of a tier: left for the rest of it also when it is full.
+    near: bool,
     /// Only for maglev.
     table: maglev::Table,
 }
@@ -70,6 +76,9 @@ pub struct Rules {
     pub single_active: bool,
     /// The tier that is in use and stays so while it has enough members.
     pub held: Option<u32>,
+    /// Near members of a tier come first while at least this share of them, in percent, is usable. `None`: near and far
+    /// are the same.
+    pub near_first: Option<u8>,
 }
 
 impl Rules {
@@ -82,6 +91,7 @@ impl Rules {
             spill_when_full: false,
             single_active: false,
             held: None,
+            near_first: None,
         }
     }
 }
@@ -135,8 +145,9 @@ impl View {
             (is_left(group), !is_held, priority(group))
         });
         let (mut tiers, mut sorted) = (Vec::new(), Vec::with_capacity(order.len()));
-        for group in groups {
-            let group = if rules.single_active { &group[..group.len().min(1)] } else { group };
+        let parts = groups.into_iter().flat_map(|group| locality::parts(group, &members, rules));
+        for (group, near) in parts {
+            let group = &group[..];
             let start = sorted.len();
             sorted.extend_from_slice(group);
             let weight = |index: &u32| members[*index as usize].weight;
@@ -151,6 +162,7 @@ impl View {
                 start,
                 end: sorted.len(),
                 total_weight: group.iter().map(|index| u64::from(weight(index))).sum(),
+                near,
                 equal_weights: group.iter().all(|index| weight(index) == weight(&group[0])),
                 table,
             });
@@ -195,7 +207,7 @@ impl View {
             }
             if places.iter().any(|index| !request.tried.contains(index)) {
                 any_full = true;
-                if !self.spill_when_full {
+                if !self.spill_when_full && !tier.near {
                     break;
                 }
             }

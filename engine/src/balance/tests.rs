@@ -14,6 +14,7 @@ fn members(weights: &[u32]) -> Vec<Member> {
             weight: *weight,
             priority: 0,
             usable: true,
+            near: false,
         })
         .collect()
 }

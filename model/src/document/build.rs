@@ -16,8 +16,8 @@ use super::{
     violation::{Path, Violation},
 };
 use crate::{
-    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, MIRROR_ALL, Match,
-    MinTlsVersion, Mirror, Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams,
+    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Locality, MIRROR_ALL,
+    Match, MinTlsVersion, Mirror, Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams,
     ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings,
     WhenAllDown,
 };
@@ -402,6 +402,9 @@ pub(super) fn pool(node: &Node, defaults: &Defaults, path: &Path<'_>, found: &mu
             _ => HashOn::Client,
         },
         tiers: node.field("tiers").map(tiers).unwrap_or_default(),
+        locality: node.field("locality").map(|node| Locality {
+            spill_below: number(node, "spillBelow").unwrap_or(Locality::default().spill_below),
+        }),
         slow_start: duration(node, "slowStart"),
         backends,
         discovery: sources(node.field("discovery"), path, found),
@@ -462,6 +465,7 @@ fn backend(node: &Node) -> Option<Backend> {
         weight: number(node, "weight").unwrap_or(1),
         priority: number(node, "priority").unwrap_or(0),
         max_connections: limit(node, "maxConnections").unwrap_or(None),
+        zone: text(node, "zone").map(Into::into),
     })
 }
 

@@ -166,6 +166,12 @@ fn check_text(node: &Node, kind: &Kind, path: &Path<'_>, out: &mut Vec<Violation
         Kind::Sni => scalars::sni(text).map(drop),
         Kind::NamePart => scalars::name_part(text).map(drop),
         Kind::Regex => scalars::regex(text).map(drop),
+        Kind::LabelSelector => {
+            text.parse::<crate::LabelSelector>().map(drop).map_err(|error| error.to_string())
+        }
+        Kind::NameTemplate => {
+            text.parse::<crate::NameTemplate>().map(drop).map_err(|error| error.to_string())
+        }
         Kind::Ports => scalars::ports(text).map(drop),
         Kind::Statuses => scalars::statuses(text).map(drop),
         Kind::Hex => scalars::hex(text).map(drop),

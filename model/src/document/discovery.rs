@@ -1,20 +1,23 @@
 //! From the object of a source of backends to the noun.
 
+mod consul;
+mod databases;
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use super::{
-    build::{Findings, duration, limit, name, number, one_or_many, text},
+    build::{Findings, boolean, duration, limit, name, number, one_or_many, text},
     scalars,
     spec::discovery::{ASKED, takers, takes},
     tree::{Node, NodeKind},
     violation::Path,
 };
 use crate::discovery::{
-    DnsSource, DnsSourceRecord, ExecSource, FileSource, Format, HttpSource, KubernetesMode, KubernetesSource,
-    MAX_ANSWER_BYTES, OnFailure, Pointers, PushSource, RunOn, Source, SourceKind, Template,
+    ClientTls, DnsSource, DnsSourceRecord, ExecSource, FileSource, Format, HttpSource, KubernetesMode,
+    KubernetesSource, MAX_ANSWER_BYTES, OnFailure, Pointers, PushSource, RunOn, Source, SourceKind, Template,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -67,11 +70,14 @@ fn source(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<Source> 
         },
         min_backends: number(node, "minBackends").unwrap_or(1),
         max_vanish_percent: number(node, "maxVanishPercent").unwrap_or(100),
+        select: text(node, "select").and_then(|text| text.parse().ok()),
         template: Template {
             port: number(node, "port"),
             weight: number(node, "weight").unwrap_or(default.weight),
             priority: number(node, "priority").unwrap_or(default.priority),
             max_connections: limit(node, "maxConnections").unwrap_or_default(),
+            zone: text(node, "zone").map(Into::into),
+            name: text(node, "nameTemplate").and_then(|text| text.parse().ok()),
         },
     })
 }
@@ -106,7 +112,7 @@ fn kind(
                 url: url.into(),
                 headers: headers(node),
                 token_file: absolute(node, "tokenFile", path, found).map(Into::into),
-                ca_pem: text(node, "ca").map(Into::into),
+                tls: client_tls(node, path, found),
                 format: format(node, path, found),
                 max_bytes,
             })
@@ -128,6 +134,9 @@ fn kind(
             SourceKind::Exec(ExecSource { argv, format: format(node, path, found), max_bytes })
         }
         "kubernetes" => SourceKind::Kubernetes(kubernetes(node, path, found)?),
+        "consul" => SourceKind::Consul(consul::consul(node, max_bytes, path, found)?),
+        "sentinel" => SourceKind::Sentinel(databases::sentinel(node, path, found)?),
+        "patroni" => SourceKind::Patroni(databases::patroni(node, max_bytes, path, found)?),
         "push" => SourceKind::Push(PushSource { ttl: duration(node, "ttl") }),
         _ => return None,
     })
@@ -233,7 +242,44 @@ fn server(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
 }
 
+/// Whom we trust, and who we are; a certificate and its key belong together.
+fn client_tls(node: &Node, path: &Path<'_>, found: &mut Findings) -> ClientTls {
+    let cert = absolute(node, "certFile", path, found);
+    let key = absolute(node, "keyFile", path, found);
+    if node.field("certFile").is_some() != node.field("keyFile").is_some() {
+        found.error(path, node, "missing-field", "\"certFile\" and \"keyFile\" go together");
+    }
+    let identity = cert.zip(key).map(|(cert, key)| (cert.into(), key.into()));
+    ClientTls { ca_pem: text(node, "ca").map(Into::into), identity }
+}
+
+/// The texts of a field that is one or a list, at least one of them.
+fn some_texts(
+    node: &Node,
+    field: &str,
+    what: &str,
+    path: &Path<'_>,
+    found: &mut Findings,
+) -> Option<Vec<Box<str>>> {
+    let texts = texts(node, field);
+    if texts.is_empty() {
+        let word = text(node, "type").unwrap_or_default();
+        let detail = format!("a source of type {word} needs {field:?}: {what}");
+        found.error(path, node, "missing-field", detail);
+        return None;
+    }
+    Some(texts)
+}
+
+fn texts(node: &Node, field: &str) -> Vec<Box<str>> {
+    one_or_many(node.field(field)).filter_map(|item| Some(item.as_text()?.into())).collect()
+}
+
 fn check_url(url: &str, node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<()> {
+    check_url_at(url, node.field("url").unwrap_or(node), &Path::Field(path, "url"), found)
+}
+
+fn check_url_at(url: &str, at: &Node, path: &Path<'_>, found: &mut Findings) -> Option<()> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let authority = rest.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
     let detail = if rest.is_none() || authority.is_empty() || url.contains(char::is_whitespace) {
@@ -243,7 +289,7 @@ fn check_url(url: &str, node: &Node, path: &Path<'_>, found: &mut Findings) -> O
     } else {
         return Some(());
     };
-    found.error(&Path::Field(path, "url"), node.field("url").unwrap_or(node), "bad-value", detail);
+    found.error(path, at, "bad-value", detail);
     None
 }
 
@@ -292,6 +338,7 @@ fn format(node: &Node, path: &Path<'_>, found: &mut Findings) -> Format {
             port: pointer("port"),
             weight: pointer("weight"),
             priority: pointer("priority"),
+            labels: pointer("labels"),
         });
     }
     match text(node, "format") {

@@ -72,6 +72,8 @@ fn words(kind: &Kind) -> String {
         Kind::DurationLimit => "duration or unlimited".to_owned(),
         Kind::Word { words, .. } => words.join(" \\| "),
         Kind::Labels => "labels".to_owned(),
+        Kind::LabelSelector => "expression over labels".to_owned(),
+        Kind::NameTemplate => "name with variables".to_owned(),
         Kind::Bind => "address".to_owned(),
         Kind::BackendAddress => "host:port".to_owned(),
         Kind::Prefix => "prefix".to_owned(),
@@ -133,6 +135,8 @@ fn schema_of(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
     match kind {
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" }),
         Kind::Text
+        | Kind::LabelSelector
+        | Kind::NameTemplate
         | Kind::Bind
         | Kind::BackendAddress
         | Kind::Prefix

@@ -30,6 +30,10 @@ pub(super) enum Kind {
         later: &'static [&'static str],
     },
     Labels,
+    /// An expression over labels.
+    LabelSelector,
+    /// How discovered backends are called.
+    NameTemplate,
     Bind,
     BackendAddress,
     Prefix,
@@ -453,6 +457,12 @@ pub(super) static POOL: ObjectSpec = ObjectSpec {
         ),
         field("tiers", Kind::Object(&TIERS), "", "When backends of another priority are used."),
         field(
+            "locality",
+            Kind::Object(&LOCALITY),
+            "",
+            "Prefers backends near the node; absent: all are the same.",
+        ),
+        field(
             "slowStart",
             Kind::Duration,
             "",
@@ -518,6 +528,24 @@ pub(super) static TIERS: ObjectSpec = ObjectSpec {
     later: &["closeStandby"],
 };
 
+pub(super) static LOCALITY: ObjectSpec = ObjectSpec {
+    name: "locality",
+    fields: &[
+        required(
+            "prefer",
+            Kind::Word { words: &["zone"], later: &[] },
+            "Whose backends come first: those of the node's own zone, within their tier.",
+        ),
+        field(
+            "spillBelow",
+            Kind::Integer { min: 0, max: 100 },
+            "70",
+            "Percent: with a smaller part of them usable all of the tier takes part.",
+        ),
+    ],
+    later: &[],
+};
+
 pub(super) static BACKEND: ObjectSpec = ObjectSpec {
     name: "backend",
     fields: &[
@@ -536,6 +564,7 @@ pub(super) static BACKEND: ObjectSpec = ObjectSpec {
             "\"unlimited\"",
             "Open connections, per node.",
         ),
+        field("zone", Kind::Text, "", "Where in the world it is, for `locality` of the pool."),
     ],
     later: &["sni", "labels"],
 };

@@ -1,6 +1,6 @@
 //! Sources of backends. A node learns of what it asks itself; of all others only that they are there.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, str::FromStr};
 
 use awe4lb_model::discovery::{DnsSource, DnsSourceRecord, OnFailure, RunOn, Source, SourceKind, Template};
 
@@ -25,6 +25,9 @@ pub(super) fn to_wire(source: &Source) -> v1::Source {
         weight: template.weight,
         priority: template.priority,
         max_connections: template.max_connections,
+        zone: template.zone.as_deref().unwrap_or_default().to_owned(),
+        select: source.select.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name_template: template.name.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -40,13 +43,27 @@ pub(super) fn from_wire(wire: v1::Source, at: At<'_>) -> Result<Source, WireErro
         on_failure: if wire.clear_on_failure { OnFailure::Clear } else { OnFailure::Keep },
         min_backends: wire.min_backends,
         max_vanish_percent: at_most(wire.max_vanish_percent, 100, at.field("max_vanish_percent"))? as u8,
+        select: read(&wire.select, at.field("select"))?,
         template: Template {
             port: Some(port(wire.port, at.field("port"))?).filter(|port| *port != 0),
             weight: at_most(wire.weight, u16::MAX.into(), at.field("weight"))?,
             priority: wire.priority,
             max_connections: wire.max_connections,
+            zone: Some(wire.zone.into_boxed_str()).filter(|zone| !zone.is_empty()),
+            name: read(&wire.name_template, at.field("name_template"))?,
         },
     })
+}
+
+/// What is written as users write it; nothing is none.
+fn read<T: FromStr>(text: &str, at: At<'_>) -> Result<Option<T>, WireError>
+where
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: T::Err| at.refuse(Problem::Malformed(error.to_string())))
 }
 
 fn dns_to_wire(dns: &DnsSource) -> v1::DnsSource {

@@ -1,8 +1,8 @@
 //! Pools and their backends.
 
 use awe4lb_model::{
-    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, OnDown, Outlier, Pool, ProxyDatagrams,
-    ProxyVersion, Tiers, WhenAllDown,
+    Backend, BackendAddress, BackendHost, Balance, Connect, HashOn, Locality, OnDown, Outlier, Pool,
+    ProxyDatagrams, ProxyVersion, Tiers, WhenAllDown,
     placed::{Number, PlacedPool},
 };
 use bytes::Bytes;
@@ -45,6 +45,7 @@ impl From<&PlacedPool> for v1::Pool {
                 .collect(),
             spill_when_full: pool.tiers.spill_when_full,
             min_usable: pool.tiers.min_usable,
+            locality_spill_below: pool.locality.map(|locality| locality.spill_below.into()),
             manual_failback: !pool.tiers.auto_failback,
             single_active: pool.tiers.single_active,
             slow_start_ms: optional_millis(pool.slow_start),
@@ -103,6 +104,11 @@ impl TryFrom<v1::Pool> for PlacedPool {
                 auto_failback: !wire.manual_failback,
                 single_active: wire.single_active,
             },
+            locality: wire
+                .locality_spill_below
+                .map(|percent| at_most(percent, 100, root.field("locality_spill_below")))
+                .transpose()?
+                .map(|percent| Locality { spill_below: percent as u8 }),
             slow_start: optional_duration(wire.slow_start_ms),
             backends,
             discovery: sources.collect::<Result<_, _>>()?,
@@ -188,6 +194,7 @@ pub(crate) fn backend_to_wire(backend: &Backend, number: Number) -> v1::Backend 
         weight: backend.weight,
         priority: backend.priority,
         max_connections: backend.max_connections,
+        zone: backend.zone.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -210,6 +217,7 @@ pub(crate) fn backend_from_wire(wire: v1::Backend, at: At<'_>) -> Result<(Number
         weight: at_most(wire.weight, u16::MAX.into(), at.field("weight"))?,
         priority: wire.priority,
         max_connections: wire.max_connections,
+        zone: Some(wire.zone.into_boxed_str()).filter(|zone| !zone.is_empty()),
     };
     Ok((number(wire.number, at.field("number"))?, backend))
 }

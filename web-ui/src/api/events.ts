@@ -1,9 +1,9 @@
 import type { QueryClient } from '@tanstack/react-query';
-import type { Stats } from './types';
+import type { Source, Stats } from './types';
 
 /** Keys that an event makes stale. */
 const STALE: Record<string, string[]> = {
-  revision: ['config', 'backends', 'nodes'],
+  revision: ['config', 'backends', 'nodes', 'sources'],
   node: ['nodes', 'backends'],
   backend: ['backends'],
 };
@@ -28,7 +28,7 @@ export function follow(client: QueryClient, onState: (connected: boolean) => voi
       stale.clear();
     }, 100);
   };
-  const all = () => mark(['config', 'backends', 'nodes', 'stats']);
+  const all = () => mark(['config', 'backends', 'nodes', 'sources', 'stats']);
 
   const open = () => {
     source = new EventSource('/api/v1/events');
@@ -45,6 +45,16 @@ export function follow(client: QueryClient, onState: (connected: boolean) => voi
     };
     for (const [kind, keys] of Object.entries(STALE)) source.addEventListener(kind, () => mark(keys));
     source.addEventListener('reset', all);
+    // Told often, and whole: what is shown is replaced, nothing is asked for.
+    source.addEventListener('source', (event) => {
+      const news = JSON.parse((event as MessageEvent<string>).data) as Source;
+      const before = client.getQueryData<Source[]>(['sources']);
+      if (!before) return;
+      const at = before.findIndex((one) => one.pool === news.pool && one.id === news.id);
+      const after = at < 0 ? [...before, news] : before.with(at, news);
+      client.setQueryData(['sources'], after);
+      if (before[at]?.backends !== news.backends) mark(['backends']);
+    });
     source.addEventListener('stats', (event) => {
       const news = JSON.parse((event as MessageEvent<string>).data) as Stats;
       client.setQueryData<Stats>(['stats'], (before) => ({ ...before, ...news }));

@@ -12,6 +12,7 @@ import type {
   Pool,
   Revision,
   Session,
+  Source,
   Stats,
   Validation,
   Written,
@@ -74,6 +75,10 @@ export const queries = {
   backends: queryOptions({
     queryKey: ['backends'],
     queryFn: ({ signal }) => list<BackendState>('/api/v1/backends', signal),
+  }),
+  sources: queryOptions({
+    queryKey: ['sources'],
+    queryFn: ({ signal }) => list<Source>('/api/v1/discovery', signal),
   }),
   stats: queryOptions({
     queryKey: ['stats'],

@@ -48,6 +48,24 @@ export interface Pool {
   hashOn?: string;
   healthCheck?: { type?: string; interval?: string; timeout?: string; rise?: number; fall?: number };
   backends?: Backend[];
+  discovery?: { id?: string; type: string }[];
+}
+
+/** A source of backends, and how it does. */
+export interface Source {
+  pool: string;
+  id: string;
+  type: string;
+  runOn: 'controlPlane' | 'node';
+  state: 'ok' | 'failing' | 'pending';
+  backends: number;
+  lastSuccess: string | null;
+  ageSeconds: number | null;
+  error: string;
+  rejected: number;
+  rejectedItems: string[];
+  nextTry: string | null;
+  nodes: { node: string; error: string; backends: number }[];
 }
 
 /** An address list or a map, as lists of them have it: with the number of entries in `meta`. */
@@ -111,6 +129,8 @@ export interface BackendState {
   admin: 'ready' | 'drain' | 'maintenance';
   adminUntil: string | null;
   adminReason: string;
+  presence: 'configured' | 'discovered';
+  zone: string | null;
   health: { up: number; down: number; unknown: number };
   nodes: BackendOnNode[];
 }
@@ -202,7 +222,9 @@ export interface Written {
 export interface ApiToken {
   id: string;
   name: string;
-  role: Role;
+  role: Role | 'pusher';
+  /** Of a pusher: the source that it may tell. */
+  push?: { pool: string; source: string };
   createdBy: string;
   createdAt: string;
   expiresAt: string | null;

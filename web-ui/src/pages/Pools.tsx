@@ -7,6 +7,7 @@ import { useWhyNot } from '../api/session';
 import type { BackendState, Pool, Stats } from '../api/types';
 import { AdminBadge, HealthBadge } from '../components/Badges';
 import { PoolForm } from '../components/PoolForm';
+import { Sources } from '../components/Sources';
 import { Traffic } from '../components/Traffic';
 import { paths } from '../paths';
 import { DataTable } from '../ui/DataTable';
@@ -19,6 +20,8 @@ export function Pools() {
   const pools = useQuery(queries.pools);
   const backends = useQuery(queries.backends);
   const stats = useQuery(queries.stats);
+  const sources = useQuery(queries.sources);
+  const failing = (pool: Pool) => (sources.data ?? []).filter((one) => one.pool === pool.name && one.state === 'failing').length;
   const of = (pool: Pool) => (backends.data ?? []).filter((one) => one.pool === pool.name);
   const down = (pool: Pool) => of(pool).filter((one) => one.health.down > 0).length;
   return (
@@ -51,6 +54,16 @@ export function Pools() {
               </Text>
             ),
           },
+          {
+            title: 'Sources',
+            by: failing,
+            cell: (pool) => (
+              <Text inherit c={failing(pool) > 0 ? 'red' : undefined}>
+                {pool.discovery?.length || ''}
+                {failing(pool) > 0 && `, ${failing(pool)} failing`}
+              </Text>
+            ),
+          },
           ...traffic((pool: Pool) => stats.data?.pools.find((line) => line.name === pool.name)),
         ]}
       />
@@ -64,6 +77,7 @@ export function PoolPage() {
   const client = useQueryClient();
   const pool = useQuery(queries.pool(name));
   const backends = useQuery(queries.backends);
+  const sources = useQuery(queries.sources);
   const stats = useQuery({ ...queries.stats, refetchInterval: 2_000 });
   const pick = useCallback((all: Stats) => all.pools.find((line) => line.name === name), [name]);
   const [generation, setGeneration] = useState(0);
@@ -71,9 +85,11 @@ export function PoolPage() {
     await client.invalidateQueries({ queryKey: ['config'] });
     setGeneration((before) => before + 1);
   };
+  const ofPool = (backends.data ?? []).filter((one) => one.pool === name);
+  const sourcesOfPool = (sources.data ?? []).filter((one) => one.pool === name);
   return (
     <Page title={`Pool ${name}`}>
-      <ErrorBox error={pool.error ?? backends.error} />
+      <ErrorBox error={pool.error ?? backends.error ?? sources.error} />
       <Paper withBorder p="sm">
         <Traffic query={`kind=pool&name=${encodeURIComponent(name)}`} pick={pick} />
       </Paper>
@@ -82,13 +98,29 @@ export function PoolPage() {
       </Title>
       <DataTable
         label="backends"
-        rows={(backends.data ?? []).filter((one) => one.pool === name)}
+        rows={ofPool}
         keyOf={(one) => one.name}
         textOf={(one) => JSON.stringify(one)}
         empty="No backends: every connection is refused."
         columns={[
-          { title: 'Name', by: (one) => one.name, cell: (one) => one.name },
+          {
+            title: 'Name',
+            by: (one) => one.name,
+            cell: (one) => (
+              <>
+                {one.name}
+                {one.presence === 'discovered' && (
+                  <Text span size="xs" c="dimmed" ml={6}>
+                    discovered
+                  </Text>
+                )}
+              </>
+            ),
+          },
           { title: 'Address', by: (one) => one.address, cell: (one) => one.address },
+          ...(ofPool.some((one) => one.zone)
+            ? [{ title: 'Zone', by: (one: BackendState) => one.zone ?? '', cell: (one: BackendState) => one.zone }]
+            : []),
           {
             title: 'Health',
             by: (one) => -one.health.down,
@@ -106,6 +138,14 @@ export function PoolPage() {
           { title: '', cell: (one) => <AdminActions backend={one} /> },
         ]}
       />
+      {sourcesOfPool.length > 0 && (
+        <>
+          <Title order={2} fz={16}>
+            Sources
+          </Title>
+          <Sources sources={sourcesOfPool} />
+        </>
+      )}
       <Title order={2} fz={16}>
         Change it
       </Title>

@@ -26,7 +26,11 @@ export function Tokens() {
         empty="There are no tokens."
         columns={[
           { title: 'Name', by: (token) => token.name, cell: (token) => token.name },
-          { title: 'Role', by: (token) => token.role, cell: (token) => token.role },
+          {
+            title: 'Role',
+            by: (token) => token.role,
+            cell: (token) => (token.push ? `pushes to ${token.push.pool}/${token.push.source}` : token.role),
+          },
           { title: 'Made', by: (token) => token.createdAt, cell: (token) => `${ago(token.createdAt)} by ${token.createdBy}` },
           {
             title: 'Good until',

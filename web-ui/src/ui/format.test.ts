@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ago, bytes, count, reasons, summary } from './format';
+import { ago, bytes, count, reasons, summary, until } from './format';
 
 describe('format', () => {
   test('bytes have units of 1,024', () => {
@@ -14,6 +14,10 @@ describe('format', () => {
     expect(ago('2026-01-01T00:09:58Z', now)).toBe('2 s ago');
     expect(ago('2026-01-01T00:00:00Z', now)).toBe('10 min ago');
     expect(ago(null, now)).toBe('');
+    expect(until('2026-01-01T00:10:09Z', now)).toBe('in 9 s');
+    expect(until('2026-01-01T00:12:30Z', now)).toBe('in 3 min');
+    expect(until('2026-01-01T00:09:00Z', now)).toBe('now');
+    expect(until(null, now)).toBe('');
   });
   test('summaries and reasons', () => {
     expect(summary({ create: 1, update: 2, delete: 3 })).toBe('+1 ~2 −3');

@@ -30,6 +30,14 @@ export function ago(time: string | null | undefined, now = Date.now()): string {
   return `${Math.floor(seconds / 86_400)} d ago`;
 }
 
+/** How soon. */
+export function until(time: string | null | undefined, now = Date.now()): string {
+  if (!time) return '';
+  const seconds = Math.round((Date.parse(time) - now) / 1000);
+  if (seconds <= 0) return 'now';
+  return seconds < 60 ? `in ${seconds} s` : `in ${Math.ceil(seconds / 60)} min`;
+}
+
 /** `+1 ~2 -3`. */
 export function summary(of: { create: number; update: number; delete: number }): string {
   return `+${of.create} ~${of.update} −${of.delete}`;

@@ -76,6 +76,14 @@ pub struct Discovered {
     pub own: Vec<v1::Overlay>,
 }
 
+/// Where the node is.
+#[derive(Clone, PartialEq, Message)]
+pub struct Place {
+    /// Empty: nobody knows.
+    #[prost(string, tag = "1")]
+    pub zone: String,
+}
+
 /// What was rejected, oldest first.
 #[derive(Clone, PartialEq, Message)]
 pub struct Rejections {
@@ -187,6 +195,19 @@ impl Cache {
     /// Stores them.
     pub fn save_discovered(&self, told: Vec<v1::Overlay>, own: Vec<v1::Overlay>) -> std::io::Result<()> {
         sealed::write(&self.folder.join("discovered"), Content::Discovered, &Discovered { told, own })
+    }
+
+    /// Where the control plane said that the node is.
+    pub fn zone(&self) -> Option<String> {
+        Some(self.small::<Place>("zone", Content::Place).zone).filter(|zone| !zone.is_empty())
+    }
+
+    /// Stores it, where it is another one.
+    pub fn save_zone(&self, zone: &str) -> std::io::Result<()> {
+        if self.zone().as_deref().unwrap_or_default() == zone {
+            return Ok(());
+        }
+        sealed::write(&self.folder.join("zone"), Content::Place, &Place { zone: zone.to_owned() })
     }
 
     /// The stored rejections.

@@ -22,6 +22,8 @@ pub enum Content {
     Overlays = b'O',
     /// Discovered backends.
     Discovered = b'D',
+    /// Where the node is.
+    Place = b'Z',
     /// Manifests that were rejected.
     Rejected = b'R',
     /// What is being tried, see `crash_guard`.

@@ -5,10 +5,43 @@ use super::{Kind, ObjectSpec, field, required};
 /// The types, each with the fields that are its own.
 pub(in crate::document) const TYPES: &[(&str, &[&str])] = &[
     ("dns", &["name", "record", "servers", "ttlMin", "ttlMax"]),
-    ("http", &["url", "headers", "tokenFile", "ca", "format", "pattern", "pointers", "maxBytes"]),
+    (
+        "http",
+        &[
+            "url",
+            "headers",
+            "tokenFile",
+            "ca",
+            "certFile",
+            "keyFile",
+            "format",
+            "pattern",
+            "pointers",
+            "maxBytes",
+        ],
+    ),
     ("file", &["path", "format", "pattern", "pointers", "maxBytes"]),
     ("exec", &["command", "format", "pattern", "pointers", "maxBytes"]),
     ("kubernetes", &["kubeconfig", "context", "namespace", "service", "selector", "mode", "portName"]),
+    (
+        "consul",
+        &[
+            "url",
+            "services",
+            "tags",
+            "passingOnly",
+            "datacenter",
+            "namespace",
+            "partition",
+            "tokenFile",
+            "ca",
+            "certFile",
+            "keyFile",
+            "maxBytes",
+        ],
+    ),
+    ("sentinel", &["sentinels", "master", "role", "user", "passwordFile"]),
+    ("patroni", &["urls", "role", "maxLagBytes", "ca", "certFile", "keyFile", "maxBytes"]),
     ("push", &["ttl"]),
 ];
 
@@ -23,8 +56,18 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
         required(
             "type",
             Kind::Word {
-                words: &["dns", "http", "file", "exec", "kubernetes", "push"],
-                later: &["docker", "swarm", "consul", "lxd", "sentinel", "patroni"],
+                words: &[
+                    "dns",
+                    "http",
+                    "file",
+                    "exec",
+                    "kubernetes",
+                    "consul",
+                    "sentinel",
+                    "patroni",
+                    "push",
+                ],
+                later: &["docker", "swarm", "lxd"],
             },
             "What is asked.",
         ),
@@ -64,6 +107,19 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
             "\"unlimited\"",
             "Where the source says none.",
         ),
+        field("zone", Kind::Text, "", "Where in the world they are, where the source does not say it."),
+        field(
+            "select",
+            Kind::LabelSelector,
+            "",
+            "Which of those that the source names count, by their labels; absent: all.",
+        ),
+        field(
+            "nameTemplate",
+            Kind::NameTemplate,
+            "",
+            "How they are called, with `${address}`, `${host}`, `${port}` and `${label.KEY}`; absent: by address.",
+        ),
         field("name", Kind::Text, "", "dns: the name that is asked for; required."),
         field(
             "record",
@@ -84,15 +140,33 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
             "",
             "dns: records that live longer count as this; absent: `interval`.",
         ),
-        field("url", Kind::Text, "", "http: `http://` or `https://`; required. Redirects are not followed."),
+        field(
+            "url",
+            Kind::Text,
+            "",
+            "http: `http://` or `https://`; required. consul: the agent, `http://127.0.0.1:8500` when absent. Redirects \
+             are not followed.",
+        ),
         field("headers", Kind::Labels, "{}", "http: more headers."),
         field(
             "tokenFile",
             Kind::Text,
             "",
-            "http: a file of the control plane with a bearer token; it must be allowed there.",
+            "http, consul: a file of the control plane with a bearer token (ACL token); it must be allowed there.",
         ),
-        field("ca", Kind::Pem("CERTIFICATE"), "", "http: authorities to trust in place of the system's."),
+        field(
+            "ca",
+            Kind::Pem("CERTIFICATE"),
+            "",
+            "http, consul, patroni: authorities to trust in place of the system's.",
+        ),
+        field(
+            "certFile",
+            Kind::Text,
+            "",
+            "http, consul, patroni: a file of the control plane with the client's certificate, as PEM; with `keyFile`.",
+        ),
+        field("keyFile", Kind::Text, "", "http, consul, patroni: a file with its key."),
         field(
             "path",
             Kind::Text,
@@ -128,7 +202,7 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
             "namespace",
             Kind::Text,
             "",
-            "kubernetes: absent: that of the context, or the control plane's own.",
+            "kubernetes: absent: that of the context, or the control plane's own. consul (Enterprise): absent: the token's.",
         ),
         field(
             "kubeconfig",
@@ -137,6 +211,48 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
             "kubernetes: a file of the control plane, which must allow it; absent: the cluster that it runs in.",
         ),
         field("context", Kind::Text, "", "kubernetes: of the kubeconfig; absent: its current one."),
+        field(
+            "services",
+            Kind::OneOrMany(&Kind::Text),
+            "",
+            "consul: the services whose instances are backends; required.",
+        ),
+        field("tags", Kind::OneOrMany(&Kind::Text), "[]", "consul: an instance needs all of these."),
+        field("passingOnly", Kind::Bool, "true", "consul: whether only instances count whose checks pass."),
+        field("datacenter", Kind::Text, "", "consul: absent: the agent's own."),
+        field("partition", Kind::Text, "", "consul (Enterprise): absent: the agent's own."),
+        field(
+            "sentinels",
+            Kind::OneOrMany(&Kind::Text),
+            "",
+            "sentinel: who is asked, as host or host and port (26379); required.",
+        ),
+        field("master", Kind::Text, "", "sentinel: the name of the master; required."),
+        field(
+            "role",
+            Kind::Word { words: &["primary", "replica", "any"], later: &[] },
+            "\"primary\"",
+            "sentinel, patroni: which servers; with `any` the primary, and its replicas as a second tier.",
+        ),
+        field("user", Kind::Text, "", "sentinel: absent: the default user."),
+        field(
+            "passwordFile",
+            Kind::Text,
+            "",
+            "sentinel: a file of the control plane with the password of the sentinels.",
+        ),
+        field(
+            "urls",
+            Kind::OneOrMany(&Kind::Text),
+            "",
+            "patroni: REST APIs of its members, the first that answers is believed; required.",
+        ),
+        field(
+            "maxLagBytes",
+            Kind::Integer { min: 0, max: 1_000_000_000_000 },
+            "",
+            "patroni: replicas that are further behind do not count; absent: all do.",
+        ),
         field(
             "format",
             Kind::Word { words: &["auto", "lines", "json"], later: &[] },
@@ -158,7 +274,7 @@ pub(in crate::document) static SOURCE: ObjectSpec = ObjectSpec {
         ),
         field("ttl", Kind::Duration, "", "push: what was told is forgotten after this time; absent: never."),
     ],
-    later: &["labels", "select", "nameTemplate", "zone"],
+    later: &["labels"],
 };
 
 static POINTERS: ObjectSpec = ObjectSpec {
@@ -174,6 +290,7 @@ static POINTERS: ObjectSpec = ObjectSpec {
         field("port", Kind::Text, "", "From an item."),
         field("weight", Kind::Text, "", "From an item."),
         field("priority", Kind::Text, "", "From an item."),
+        field("labels", Kind::Text, "\"/labels\"", "From an item to an object whose members are its labels."),
     ],
     later: &[],
 };
