@@ -24,8 +24,8 @@ const LATECOMERS: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What sentinels tell that changes who is what. With the master's name first, or `… @ NAME …` of its replicas.
-const EVENTS: [&str; 8] =
-    ["+switch-master", "+promoted-slave", "+slave", "+sdown", "-sdown", "+odown", "-odown", "+reboot"];
+const EVENTS: [&str; 7] =
+    ["+switch-master", "+promoted-slave", "+slave", "+convert-to-slave", "+sdown", "-sdown", "+reboot"];
 
 /// The sentinels that are listened to.
 #[derive(Default)]

@@ -70,6 +70,21 @@ impl Fleet {
         fleet
     }
 
+    /// One control plane and a node in each of these zones.
+    ///
+    /// # Panics
+    /// When anything does not start.
+    #[must_use]
+    pub fn start_in_zones(zones: &[&str], flags: &[&str]) -> Self {
+        let mut fleet = Self::start_with(0, flags);
+        for (number, zone) in (1..).zip(zones) {
+            let token = fleet.join_token(&json!({"uses": 1, "labels": {"zone": zone}}));
+            fleet.add_node(number, &token);
+        }
+        fleet.await_sync();
+        fleet
+    }
+
     /// A join token, as text.
     pub fn join_token(&self, wish: &Value) -> String {
         let made = self.rest.post("/api/v1/join-tokens", wish).ok();

@@ -147,7 +147,9 @@ fn writes_follow_the_master_that_sentinels_agree_on() {
     assert_eq!(ask_redis(Ipv4Addr::LOCALHOST, promoted, &["GET", "key"]).as_deref(), Some("after"));
 
     // Replicas: the one that is left, and the old master when it comes back as one.
+    // That one has caught up sentinels do not tell: they are asked.
     wish["role"] = "replica".into();
+    wish["interval"] = "1s".into();
     fleet.apply(&document(entrance, &wish));
     let other = ports[1..].iter().copied().find(|port| *port != promoted).expect("one is left");
     until_these(&fleet, &[other]);

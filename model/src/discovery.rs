@@ -339,8 +339,8 @@ pub struct Pointers {
     pub weight: Option<Box<str>>,
     /// From an item.
     pub priority: Option<Box<str>>,
-    /// From an item, to an object whose members are labels. `None`: `labels`.
-    pub labels: Option<Box<str>>,
+    /// From an item, to an object whose members are labels. Default `/labels`.
+    pub labels: Box<str>,
 }
 
 /// The most bytes of an answer, unless said otherwise.

@@ -74,8 +74,7 @@ fn by_pointers(item: &Value, pointers: &Pointers) -> Result<Endpoint, String> {
     let mut endpoint = Endpoint::at(joined(host, optional(at(&pointers.port), port)?)?);
     endpoint.weight = optional(at(&pointers.weight), share)?;
     endpoint.priority = optional(at(&pointers.priority), share)?;
-    let labels = pointers.labels.as_deref().unwrap_or("/labels");
-    Ok(labelled(endpoint, item.pointer(labels)))
+    Ok(labelled(endpoint, item.pointer(&pointers.labels)))
 }
 
 /// With the labels of an object: its texts, numbers and truths.
@@ -136,7 +135,7 @@ mod tests {
             port: Some("/p".into()),
             weight: Some("/w".into()),
             priority: None,
-            labels: Some("/tags".into()),
+            labels: "/tags".into(),
         };
         let answer = read(text, Some(&pointers)).unwrap();
         assert_eq!(answer.endpoints[0].address.to_string(), "10.0.0.1:80");

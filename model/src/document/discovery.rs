@@ -338,7 +338,7 @@ fn format(node: &Node, path: &Path<'_>, found: &mut Findings) -> Format {
             port: pointer("port"),
             weight: pointer("weight"),
             priority: pointer("priority"),
-            labels: pointer("labels"),
+            labels: pointer("labels").unwrap_or_else(|| "/labels".into()),
         });
     }
     match text(node, "format") {
