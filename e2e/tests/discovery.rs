@@ -288,6 +288,56 @@ fn files_programs_and_web_servers_are_one_pool_and_a_bad_one_spoils_nothing() {
     assert!(ok && said.contains(&text(3)), "{said} {why}");
 }
 
+/// A web server that never ends an answer: it sends a byte now and then.
+fn endless() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
+    let at = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Endless: ");
+                while stream.write_all(b"a").is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+    });
+    at
+}
+
+#[test]
+fn a_hundred_sources_that_hang_do_not_delay_one_that_answers() {
+    let fleet = Fleet::start_with(1, &["--allow-files", "DIR", "--allow-exec", "/bin/sleep"]);
+    let target = free_port();
+    let backends: Vec<Named> = (1..=2).map(|n| named(&format!("127.0.9.{n}"), target)).collect();
+    let path = fleet.folder().join("list");
+    let write = |one: &Named| std::fs::write(&path, one.at.to_string()).expect("written");
+    write(&backends[0]);
+    let slow = endless();
+    let mut sources: Vec<Value> = (0..90)
+        .map(|n| json!({"id": format!("slow-{n}"), "type": "http", "url": format!("http://{slow}/{n}"), "timeout": "1m"}))
+        .chain((0..10).map(|n| json!({"id": format!("stuck-{n}"), "type": "exec", "command": ["/bin/sleep", "60"], "timeout": "1m"})))
+        .collect();
+    sources.push(json!({"id": "quick", "type": "file", "path": path.display().to_string()}));
+    let port = free_port();
+    fleet.apply(&document(port, &json!(sources)));
+    let entrance = at(fleet.nodes[0].ip, port);
+    until_these(entrance, &[&backends[0]]);
+    for round in 1..=4 {
+        let next = &backends[round % 2];
+        write(next);
+        let begun = std::time::Instant::now();
+        until_these(entrance, &[next]);
+        // A file is looked at four times a second; the rest is generous for a machine that does much else.
+        assert!(begun.elapsed() < Duration::from_secs(3), "round {round} took {:?}", begun.elapsed());
+    }
+    let all = fleet.rest.get("/api/v1/discovery");
+    let pending =
+        all["items"].as_array().expect("sources").iter().filter(|one| one["state"] == "pending").count();
+    assert_eq!(pending, 100, "all others still hang");
+}
+
 /// KiB of memory and seconds of processor of a process.
 fn used(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

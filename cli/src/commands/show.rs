@@ -112,6 +112,16 @@ pub async fn explain(client: &Client, asked: &Explain, form: Output) -> Result<(
         let sample = answer["mirror"]["sample"].as_f64().unwrap_or(1.0) * 100.0;
         print(&format!("\ncopies of {sample} % of the flows go to pool {pool}\n"));
     }
+    for pool in answer["pools"].as_array().into_iter().flatten() {
+        for zone in pool["locality"]["zones"].as_array().into_iter().flatten() {
+            let place =
+                zone["zone"].as_str().map_or("without a zone".to_owned(), |zone| format!("in zone {zone}"));
+            print(&format!("\n{} on nodes {place}: {}", text(&pool["name"]), text(&zone["reason"])));
+        }
+        if pool["locality"].is_object() {
+            print("\n");
+        }
+    }
     let end = answer["end"].as_str().map(|end| format!(" ({end})")).unwrap_or_default();
     print(&format!("\n{}{end}\n", text(&answer["outcome"])));
     Ok(())
