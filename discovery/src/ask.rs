@@ -75,6 +75,12 @@ pub struct Asker {
     sentinel: crate::sentinel::Sentinel,
     #[cfg(feature = "control-plane")]
     patroni: crate::patroni::Patroni,
+    #[cfg(feature = "control-plane")]
+    docker: crate::docker::Docker,
+    #[cfg(feature = "control-plane")]
+    swarm: crate::swarm::Swarm,
+    #[cfg(feature = "control-plane")]
+    lxd: crate::lxd::Lxd,
 }
 
 impl Asker {
@@ -95,6 +101,12 @@ impl Asker {
             sentinel: Default::default(),
             #[cfg(feature = "control-plane")]
             patroni: Default::default(),
+            #[cfg(feature = "control-plane")]
+            docker: Default::default(),
+            #[cfg(feature = "control-plane")]
+            swarm: Default::default(),
+            #[cfg(feature = "control-plane")]
+            lxd: Default::default(),
         }
     }
 
@@ -155,6 +167,16 @@ impl Asker {
             }
             #[cfg(feature = "control-plane")]
             SourceKind::Patroni(source) => self.patroni.ask(source, self.source.timeout, &self.allowed).await,
+            #[cfg(feature = "control-plane")]
+            SourceKind::Docker(source) => {
+                self.docker.ask(source, self.source.select.as_ref(), &self.allowed).await
+            }
+            #[cfg(feature = "control-plane")]
+            SourceKind::Swarm(source) => {
+                self.swarm.ask(source, self.source.select.as_ref(), &self.allowed).await
+            }
+            #[cfg(feature = "control-plane")]
+            SourceKind::Lxd(source) => self.lxd.ask(source, self.source.select.as_ref(), &self.allowed).await,
             #[cfg(not(feature = "control-plane"))]
             SourceKind::Http(_)
             | SourceKind::File(_)
@@ -162,7 +184,10 @@ impl Asker {
             | SourceKind::Kubernetes(_)
             | SourceKind::Consul(_)
             | SourceKind::Sentinel(_)
-            | SourceKind::Patroni(_) => Err(Failure::new("only the control plane asks this")),
+            | SourceKind::Patroni(_)
+            | SourceKind::Docker(_)
+            | SourceKind::Swarm(_)
+            | SourceKind::Lxd(_) => Err(Failure::new("only the control plane asks this")),
             SourceKind::Push(_) | SourceKind::Elsewhere => std::future::pending().await,
         }
     }
@@ -185,6 +210,11 @@ impl Asker {
         #[cfg(feature = "control-plane")]
         if let SourceKind::Sentinel(source) = &self.source.kind {
             let _ = tokio::time::timeout(longest, self.sentinel.changed(source, &self.allowed)).await;
+            return;
+        }
+        #[cfg(feature = "control-plane")]
+        if let SourceKind::Docker(_) = &self.source.kind {
+            let _ = tokio::time::timeout(longest, self.docker.changed()).await;
             return;
         }
         #[cfg(feature = "control-plane")]

@@ -5,10 +5,14 @@
 //! Nodes ask names only; everything else is behind the feature `control-plane`.
 
 pub mod answer;
+#[cfg(feature = "control-plane")]
+mod api;
 pub mod ask;
 #[cfg(feature = "control-plane")]
 mod consul;
 mod dns;
+#[cfg(feature = "control-plane")]
+mod docker;
 #[cfg(feature = "control-plane")]
 mod exec;
 #[cfg(feature = "control-plane")]
@@ -21,6 +25,8 @@ mod http;
 pub mod keeper;
 #[cfg(feature = "control-plane")]
 mod kubernetes;
+#[cfg(feature = "control-plane")]
+mod lxd;
 pub mod members;
 #[cfg(feature = "control-plane")]
 mod patroni;
@@ -28,6 +34,8 @@ mod patroni;
 mod resp;
 #[cfg(feature = "control-plane")]
 mod sentinel;
+#[cfg(feature = "control-plane")]
+mod swarm;
 #[cfg(feature = "control-plane")]
 mod web;
 

@@ -48,12 +48,24 @@ impl Resolve for Guarded {
 
 impl Web {
     pub(crate) fn new(tls: &ClientTls, allowed: &Arc<Allowed>) -> Result<Self, Failure> {
+        Self::over(None, tls, allowed)
+    }
+
+    /// The same over a unix socket, which has to be allowed.
+    pub(crate) fn over(
+        socket: Option<&str>,
+        tls: &ClientTls,
+        allowed: &Arc<Allowed>,
+    ) -> Result<Self, Failure> {
         let mut builder = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
             .dns_resolver(Arc::new(Guarded(allowed.clone())))
             .pool_idle_timeout(Duration::from_secs(60))
             .user_agent(concat!("awe4lb/", env!("CARGO_PKG_VERSION")));
+        if let Some(socket) = socket {
+            builder = builder.unix_socket(std::path::Path::new(socket));
+        }
         if let Some(pem) = &tls.ca_pem {
             let roots = Certificate::from_pem_bundle(pem.as_bytes());
             let roots = roots.map_err(|error| Failure::new(format!("ca: {error}")))?;

@@ -110,6 +110,12 @@ pub enum SourceKind {
     Sentinel(SentinelSource),
     /// The REST API of Patroni.
     Patroni(PatroniSource),
+    /// A Docker or Podman engine.
+    Docker(DockerSource),
+    /// A swarm of Docker engines.
+    Swarm(SwarmSource),
+    /// LXD or Incus.
+    Lxd(LxdSource),
     /// Nobody: somebody tells.
     Push(PushSource),
     /// What the control plane asks, as a node knows it: by its name alone.
@@ -128,6 +134,9 @@ impl SourceKind {
             Self::Consul(_) => "consul",
             Self::Sentinel(_) => "sentinel",
             Self::Patroni(_) => "patroni",
+            Self::Docker(_) => "docker",
+            Self::Swarm(_) => "swarm",
+            Self::Lxd(_) => "lxd",
             Self::Push(_) => "push",
             Self::Elsewhere => "elsewhere",
         }
@@ -291,6 +300,74 @@ pub struct PatroniSource {
     pub tls: ClientTls,
     /// More bytes are a failure. Default 4 MiB.
     pub max_bytes: u32,
+}
+
+/// Where the API of a manager of containers is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerApi {
+    /// A socket of the control plane, or a server.
+    pub address: ApiAddress,
+    /// Whom we trust, and who we are.
+    pub tls: ClientTls,
+    /// More bytes are a failure. Default 4 MiB.
+    pub max_bytes: u32,
+}
+
+/// How an API is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiAddress {
+    /// A unix socket, by its whole path.
+    Unix(Box<str>),
+    /// `http` or `https`, without a path.
+    Url(Box<str>),
+}
+
+/// Containers of one Docker or Podman engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerSource {
+    /// The engine.
+    pub api: ContainerApi,
+    /// The network in which containers have their addresses. `None`: published ports count.
+    pub network: Option<Box<str>>,
+    /// Which of a container's ports. `None`: the one that its label says, or its only one.
+    pub port: Option<ContainerPort>,
+    /// Where ports are that are published on every address. `None`: where the engine is.
+    pub host: Option<Box<str>>,
+}
+
+/// A port within a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// The port.
+    pub number: u16,
+    /// `None`: whichever of both there is.
+    pub transport: Option<crate::Protocol>,
+}
+
+/// Tasks of one service of a swarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwarmSource {
+    /// A manager.
+    pub api: ContainerApi,
+    /// The service, by its whole name.
+    pub service: Box<str>,
+    /// The network in which tasks have their addresses. `None`: published ports of nodes count.
+    pub network: Option<Box<str>>,
+    /// Which of the service's ports. `None`: the only one.
+    pub port: Option<ContainerPort>,
+}
+
+/// Instances of LXD or Incus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LxdSource {
+    /// The server.
+    pub api: ContainerApi,
+    /// `None`: the default one.
+    pub project: Option<Box<str>>,
+    /// Which of an instance's interfaces. `None`: the one that its key says, or the first with an address.
+    pub interface: Option<Box<str>>,
+    /// Whether addresses are IPv6.
+    pub v6: bool,
 }
 
 /// Which servers of a database that has one primary.

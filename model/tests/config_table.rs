@@ -166,6 +166,14 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/pools/*/discovery/*/pointers/priority", "/tier"),
     ("/pools/*/discovery/*/pointers/labels", "/tags"),
     ("/pools/*/discovery/*/maxBytes", "65536"),
+    ("/pools/*/discovery/*/endpoint", "unix:///run/podman/podman.sock"),
+    ("/pools/*/discovery/*/network", "shop"),
+    ("/pools/*/discovery/*/containerPort", "8080"),
+    ("/pools/*/discovery/*/transport", "udp"),
+    ("/pools/*/discovery/*/host", "10.0.3.1"),
+    ("/pools/*/discovery/*/project", "shop"),
+    ("/pools/*/discovery/*/interface", "eth1"),
+    ("/pools/*/discovery/*/family", "v6"),
     ("/pools/*/discovery/*/ttl", "5m"),
     ("/pools/*/healthCheck/type", "tcp"),
     ("/pools/*/healthCheck/interval", "2s"),
@@ -424,6 +432,9 @@ fn source_with(pointer: &str) -> Value {
         "service" | "mode" | "portName" | "namespace" | "kubeconfig" | "context" => {
             json!({ "id": "s", "type": "kubernetes", "service": "app" })
         }
+        "endpoint" | "network" | "containerPort" | "host" => json!({ "id": "s", "type": "docker" }),
+        "transport" => json!({ "id": "s", "type": "docker", "containerPort": 53 }),
+        "project" | "interface" | "family" => json!({ "id": "s", "type": "lxd" }),
         "ttl" => json!({ "id": "s", "type": "push" }),
         _ => json!({ "id": "s", "type": "dns", "name": "app.internal" }),
     }

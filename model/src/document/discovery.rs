@@ -1,6 +1,7 @@
 //! From the object of a source of backends to the noun.
 
 mod consul;
+pub(super) mod containers;
 mod databases;
 
 use std::{
@@ -137,6 +138,9 @@ fn kind(
         "consul" => SourceKind::Consul(consul::consul(node, max_bytes, path, found)?),
         "sentinel" => SourceKind::Sentinel(databases::sentinel(node, path, found)?),
         "patroni" => SourceKind::Patroni(databases::patroni(node, max_bytes, path, found)?),
+        "docker" => SourceKind::Docker(containers::docker(node, max_bytes, path, found)?),
+        "swarm" => SourceKind::Swarm(containers::swarm(node, max_bytes, path, found)?),
+        "lxd" => SourceKind::Lxd(containers::lxd(node, max_bytes, path, found)?),
         "push" => SourceKind::Push(PushSource { ttl: duration(node, "ttl") }),
         _ => return None,
     })

@@ -27,6 +27,7 @@ mod violation;
 mod yaml;
 
 pub use diff::{Change, Operation, diff, unified};
+pub use discovery::containers::container_port;
 pub use names::made_backend_name;
 pub use print::{to_toml, to_yaml};
 pub use references::check_references;
