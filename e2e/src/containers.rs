@@ -1,0 +1,233 @@
+//! Managers of containers, for real: Podman behind Docker's API, and LXD. Only root can start them. The one image there is
+//! has BusyBox's web server, which says the name of its container.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    eventually, have,
+    process::{Program, run},
+};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Whether containers can be started here.
+#[must_use]
+pub fn can_be_started(tools: &[&str]) -> bool {
+    rustix::process::geteuid().is_root()
+        && Path::new(BUSYBOX).is_file()
+        && tools.iter().all(|tool| have(tool))
+}
+
+#[track_caller]
+fn must(program: &str, arguments: &[&str]) -> String {
+    let (ok, out, why) = run(program, arguments);
+    assert!(ok, "{program} {arguments:?}: {out}{why}");
+    out
+}
+
+/// Podman with a store of its own, and its API on a unix socket.
+pub struct Podman {
+    folder: PathBuf,
+    service: Option<Program>,
+}
+
+impl Podman {
+    /// Without containers.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let folder = folder.join("podman");
+        let image = folder.join("image/bin");
+        std::fs::create_dir_all(&image).expect("a folder");
+        std::fs::copy(BUSYBOX, image.join("busybox")).expect("BusyBox");
+        let tar = folder.join("image.tar").display().to_string();
+        must("tar", &["-C", &folder.join("image").display().to_string(), "-cf", &tar, "."]);
+        let mut podman = Self { folder, service: None };
+        podman.call(&["import", &tar, "localhost/web:1"]);
+        podman.serve(true);
+        podman
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("api/podman.sock")
+    }
+
+    /// Starts or ends the API; containers go on.
+    pub fn serve(&mut self, on: bool) {
+        self.service = None;
+        let socket = self.socket();
+        let _ = std::fs::remove_file(&socket);
+        if !on {
+            return;
+        }
+        std::fs::create_dir_all(socket.parent().expect("a folder")).expect("a folder");
+        let mut arguments = self.flags();
+        arguments.extend(["system", "service", "--time", "0"].map(str::to_owned));
+        arguments.push(format!("unix://{}", socket.display()));
+        self.service = Some(Program::start("podman", &self.folder, "podman", arguments));
+        eventually("the API of Podman", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let (root, run) = (path("root"), path("run"));
+        let flags = [
+            "--root",
+            &root,
+            "--runroot",
+            &run,
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "file",
+            "--runtime",
+            "runc",
+        ];
+        flags.map(str::to_owned).to_vec()
+    }
+
+    #[track_caller]
+    fn call(&self, arguments: &[&str]) -> String {
+        let mut all = self.flags();
+        all.extend(arguments.iter().map(|&word| word.to_owned()));
+        must("podman", &all.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// A container with a web server on port 8080 that says its name.
+    #[track_caller]
+    pub fn run(&self, name: &str, flags: &[&str]) {
+        let web = format!(
+            "mkdir -p /www; echo {name} > /www/index.html; exec /bin/busybox httpd -f -p 8080 -h /www"
+        );
+        let mut arguments = vec![
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=4096:4096",
+            "--network",
+            "podman",
+        ];
+        arguments.extend(flags);
+        arguments.extend(["localhost/web:1", BUSYBOX, "sh", "-c"]);
+        let script = format!("/bin/busybox --install -s /bin; {web}");
+        arguments.push(&script);
+        self.call(&arguments);
+    }
+
+    /// Ends a container and forgets it.
+    #[track_caller]
+    pub fn remove(&self, name: &str) {
+        self.call(&["rm", "-f", "-t", "0", name]);
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.service = None;
+        let mut all = self.flags();
+        all.extend(["rm", "-f", "-a", "-t", "0"].map(str::to_owned));
+        run("podman", &all.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// LXD with a store and a bridge of its own.
+pub struct Lxd {
+    folder: PathBuf,
+    bridge: String,
+    _daemon: Program,
+}
+
+impl Lxd {
+    /// Without instances. They have addresses in 10.79.0.0/24.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let folder = folder.join("lxd");
+        let root = folder.join("image/rootfs");
+        for part in ["bin", "sbin", "etc", "proc", "sys", "dev", "www", "tmp", "root"] {
+            std::fs::create_dir_all(root.join(part)).expect("a folder");
+        }
+        std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("BusyBox");
+        std::os::unix::fs::symlink("busybox", root.join("bin/sh")).expect("a link");
+        // Its address is its name's last part.
+        let init = "#!/bin/sh\nb=/bin/busybox\n$b ip link set eth0 up\nname=$($b hostname)\n\
+            $b ip addr add 10.79.0.${name##*-}/24 dev eth0\necho $name > /www/index.html\nexec $b httpd -f -p 8080 -h /www\n";
+        std::fs::write(root.join("sbin/init"), init).expect("written");
+        must("chmod", &["0755", &root.join("sbin/init").display().to_string()]);
+        let facts = "architecture: x86_64\ncreation_date: 1700000000\nproperties: { description: web, os: web, release: \"1\" }\n";
+        std::fs::write(folder.join("image/metadata.yaml"), facts).expect("written");
+        let tar = folder.join("image.tar.gz").display().to_string();
+        let image = folder.join("image").display().to_string();
+        must("tar", &["-C", &image, "-czf", &tar, "metadata.yaml", "rootfs"]);
+        let state = folder.join("state");
+        std::fs::create_dir_all(&state).expect("a folder");
+        let variable = format!("LXD_DIR={}", state.display());
+        let daemon = Program::start("lxd", &folder, "env", [variable.as_str(), "lxd", "--group", "root"]);
+        let lxd = Self { folder, bridge: format!("lxd{}", std::process::id() % 100_000), _daemon: daemon };
+        must("env", &[&variable, "lxd", "waitready", "--timeout", "30"]);
+        lxd.call(&["storage", "create", "default", "dir"]);
+        lxd.call(&["profile", "device", "add", "default", "root", "disk", "path=/", "pool=default"]);
+        let bridge = lxd.bridge.clone();
+        lxd.call(&[
+            "network",
+            "create",
+            &bridge,
+            "ipv4.address=10.79.0.1/24",
+            "ipv4.nat=false",
+            "ipv4.dhcp=false",
+            "ipv6.address=none",
+            "dns.mode=none",
+        ]);
+        lxd.call(&["image", "import", &tar, "--alias", "web"]);
+        lxd
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("state/unix.socket")
+    }
+
+    /// Calls `lxc`.
+    #[track_caller]
+    pub fn call(&self, arguments: &[&str]) -> String {
+        let variable = format!("LXD_DIR={}", self.folder.join("state").display());
+        let mut all = vec![variable.as_str(), "lxc"];
+        all.extend(arguments);
+        must("env", &all)
+    }
+
+    /// An instance `NAME-N` with the address 10.79.0.N and a web server on port 8080 that says its name.
+    #[track_caller]
+    pub fn launch(&self, name: &str, keys: &[&str]) {
+        let mut arguments = vec!["launch", "web", name, "-n", &self.bridge, "-c", "security.privileged=true"];
+        for key in keys {
+            arguments.extend(["-c", key]);
+        }
+        self.call(&arguments);
+    }
+}
+
+impl Drop for Lxd {
+    fn drop(&mut self) {
+        let variable = format!("LXD_DIR={}", self.folder.join("state").display());
+        let (_, names, _) = run("env", &[&variable, "lxc", "list", "-c", "n", "-f", "csv"]);
+        for name in names.lines() {
+            run("env", &[&variable, "lxc", "delete", "-f", name]);
+        }
+        run("env", &[&variable, "lxd", "shutdown", "--timeout", "20"]);
+        run("ip", &["link", "del", &self.bridge]);
+    }
+}
