@@ -1,4 +1,4 @@
-//! Managers of containers, for real: Podman behind Docker's API, and LXD. Only root can start them. The one image there is
+//! Managers of containers, for real: Podman behind Docker's API, Docker Swarm, and LXD. Only root can start them. The one image there is
 //! has BusyBox's web server, which says the name of its container.
 
 use std::path::{Path, PathBuf};
@@ -137,6 +137,115 @@ impl Drop for Podman {
         let mut all = self.flags();
         all.extend(["rm", "-f", "-a", "-t", "0"].map(str::to_owned));
         run("podman", &all.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// A swarm of one Docker engine, which is its manager, in a network namespace of its own: what counts is what the API says.
+pub struct Swarm {
+    folder: PathBuf,
+    namespace: String,
+    engine: Program,
+}
+
+impl Swarm {
+    /// With a network called `shop`, 10.214.0.0/24, and no services.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let folder = folder.join("swarm");
+        let image = folder.join("image/bin");
+        std::fs::create_dir_all(&image).expect("a folder");
+        std::fs::copy(BUSYBOX, image.join("busybox")).expect("BusyBox");
+        let tar = folder.join("image.tar").display().to_string();
+        must("tar", &["-C", &folder.join("image").display().to_string(), "-cf", &tar, "."]);
+        std::fs::create_dir_all(folder.join("api")).expect("a folder");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let socket = format!("unix://{}", path("api/docker.sock"));
+        let (data, exec, pid) = (path("data"), path("exec"), path("pid"));
+        let namespace = format!("awe4lb-swarm-{}", std::process::id());
+        must("ip", &["netns", "add", &namespace]);
+        must("ip", &["-n", &namespace, "link", "set", "lo", "up"]);
+        let net = format!("--net=/run/netns/{namespace}");
+        let arguments = [
+            &net,
+            "dockerd",
+            "--data-root",
+            &data,
+            "--exec-root",
+            &exec,
+            "--pidfile",
+            &pid,
+            "-H",
+            &socket,
+            "--storage-driver",
+            "vfs",
+            "--bridge",
+            "none",
+            "--iptables=false",
+            "--ip6tables=false",
+        ];
+        let engine = Program::start("dockerd", &folder, "nsenter", arguments);
+        let swarm = Self { folder, namespace, engine };
+        eventually("the engine", || swarm.try_call(&["version"]).0.then_some(()));
+        swarm.call(&["import", &tar, "localhost/web:1"]);
+        let listen = format!("127.0.0.1:{}", crate::free_port());
+        swarm.call(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", &listen]);
+        swarm.call(&["network", "create", "-d", "overlay", "--subnet", "10.214.0.0/24", "shop"]);
+        swarm
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("api/docker.sock")
+    }
+
+    fn try_call(&self, arguments: &[&str]) -> (bool, String, String) {
+        let socket = format!("unix://{}", self.socket().display());
+        let mut all = vec!["-H", &socket];
+        all.extend(arguments);
+        run("docker", &all)
+    }
+
+    /// Calls `docker`.
+    #[track_caller]
+    pub fn call(&self, arguments: &[&str]) -> String {
+        let (ok, out, why) = self.try_call(arguments);
+        assert!(ok, "docker {arguments:?}: {out}{why}");
+        out
+    }
+
+    /// A service of one task with a web server on port 8080.
+    #[track_caller]
+    pub fn service(&self, name: &str, flags: &[&str]) {
+        let mut arguments = vec![
+            "service",
+            "create",
+            "--detach",
+            "--no-resolve-image",
+            "--name",
+            name,
+            "--ulimit",
+            "nofile=1024:1024",
+        ];
+        arguments.extend(flags);
+        arguments.extend(["localhost/web:1", BUSYBOX, "httpd", "-f", "-p", "8080"]);
+        self.call(&arguments);
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        self.try_call(&["swarm", "leave", "--force"]);
+        self.engine.terminate();
+        eventually("the engine ends", || self.engine.has_ended().then_some(()));
+        // Namespaces of networks stay mounted.
+        for mount in std::fs::read_dir(self.folder.join("exec/netns")).into_iter().flatten().flatten() {
+            run("umount", &[&mount.path().display().to_string()]);
+        }
+        run("ip", &["netns", "del", &self.namespace]);
     }
 }
 

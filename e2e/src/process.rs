@@ -129,6 +129,11 @@ impl Program {
         self.signal(if paused { Signal::STOP } else { Signal::CONT });
     }
 
+    /// Whether it runs no more.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until it has ended by itself; whether well.
     ///
     /// # Panics

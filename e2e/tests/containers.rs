@@ -1,4 +1,4 @@
-//! Backends that are containers: of Podman behind Docker's API, and of LXD.
+//! Backends that are containers: of Podman behind Docker's API, of Docker Swarm, and of LXD.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 
 use awe4lb_e2e::{
     at,
-    containers::{Lxd, Podman, can_be_started},
+    containers::{Lxd, Podman, Swarm, can_be_started},
     eventually,
     fleet::Fleet,
     free_port,
@@ -135,4 +135,79 @@ fn instances_of_lxd_come_and_go() {
     until_these(entrance, &["web-11", "web-13"]);
     lxd.call(&["config", "set", "web-13", "user.app", "retired"]);
     until_these(entrance, &["web-11"]);
+}
+
+/// The addresses of the pool's backends, in order.
+fn addresses(fleet: &Fleet) -> Vec<String> {
+    let backends = fleet.rest.get("/api/v1/backends?pool=p");
+    let items = backends["items"].as_array().into_iter().flatten();
+    let mut addresses: Vec<String> =
+        items.filter_map(|one| Some(one["address"].as_str()?.to_owned())).collect();
+    addresses.sort();
+    addresses
+}
+
+#[test]
+fn services_of_a_swarm_are_their_tasks_or_the_nodes_that_publish_them() {
+    if !can_be_started(&["dockerd", "containerd", "docker"]) {
+        return;
+    }
+    let fleet = Fleet::start_with(1, &["--allow-files", "DIR/swarm/api"]);
+    let swarm = Swarm::start(fleet.folder());
+    swarm.service("web", &["--network", "shop", "--replicas", "2", "--label", "awe4lb.weight=4"]);
+    swarm.service("webhooks", &["--network", "shop"]);
+    let port = free_port();
+    let endpoint = format!("unix://{}", swarm.socket().display());
+    let of = |more: Value| {
+        let mut source =
+            json!({"id": "s", "type": "swarm", "endpoint": endpoint, "service": "web", "interval": "300ms"});
+        source.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        document(port, source)
+    };
+    let in_network = of(json!({"network": "shop", "containerPort": 8080}));
+    fleet.apply(&in_network);
+    let tasks = |wanted: usize| {
+        eventually(&format!("{wanted} tasks"), || {
+            let found = addresses(&fleet);
+            let are_tasks = found.iter().all(|one| one.starts_with("10.214.0.") && one.ends_with(":8080"));
+            (found.len() == wanted && are_tasks).then_some(())
+        });
+    };
+    tasks(2);
+    let pool = in_network["pools"][0].clone();
+    let preview = fleet.rest.post("/api/v1/discovery/preview", &pool).ok();
+    assert_eq!(preview["pools"][0]["sources"][0]["backends"][0]["weight"], 4, "{preview}");
+    swarm.call(&["service", "scale", "--detach", "web=3"]);
+    tasks(3);
+    swarm.call(&["service", "scale", "--detach", "web=1"]);
+    tasks(1);
+
+    // A port of the mesh is one of every node that is there.
+    let published = free_port();
+    swarm.call(&[
+        "service",
+        "update",
+        "--detach",
+        "--publish-add",
+        &format!("published={published},target=8080"),
+        "web",
+    ]);
+    fleet.apply(&of(json!({})));
+    eventually("the node publishes it", || {
+        (addresses(&fleet) == [format!("127.0.0.1:{published}")]).then_some(())
+    });
+
+    // Nobody is left on a node that is drained; the last answer counts, and it is told why.
+    let node = swarm.call(&["node", "ls", "-q"]);
+    swarm.call(&["node", "update", "--availability", "drain", node.trim()]);
+    eventually("the failure is told", || {
+        let error = source(&fleet)["error"].as_str().unwrap_or_default().to_owned();
+        error.contains("minBackends").then_some(())
+    });
+    assert_eq!(addresses(&fleet), [format!("127.0.0.1:{published}")]);
+
+    swarm.call(&["service", "rm", "web"]);
+    eventually("that it is gone is told", || {
+        source(&fleet)["error"].as_str()?.contains("no service \"web\"").then_some(())
+    });
 }
