@@ -302,8 +302,8 @@ fn writes_follow_the_leader_that_patroni_knows() {
     let next = (leader + 1) % 3;
     let api = Rest::new(&urls[leader]);
     let wanted = json!({"leader": format!("pg{leader}"), "candidate": format!("pg{next}")});
-    let answer = api.post("/switchover", &wanted);
-    assert_eq!(answer.status, 200, "{}", answer.text);
+    // Refused until the candidate has caught up, as far as Patroni knows.
+    eventually("Patroni switches over", || (api.post("/switchover", &wanted).status == 200).then_some(()));
     until_these(&fleet, &[port(next)]);
     eventually("the new leader answers", || (which(node, entrance)? == (false, port(next))).then_some(()));
 
