@@ -4,7 +4,11 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
 };
 
 use awe4lb_e2e::{
@@ -184,6 +188,80 @@ fn what_was_pushed_is_served_within_a_second_and_forgotten_after_its_time() {
     eventually("it is known again", || (source(&fleet, "push")["backends"] == 1).then_some(()));
     eventually("its time is over", || (source(&fleet, "push")["backends"] == 0).then_some(()));
     eventually("nobody is served", || ask(at(fleet.nodes[0].ip, port)).is_empty().then_some(()));
+}
+
+/// How long after the control plane was told that a backend is gone, any node has sent the last connection to it: as the
+/// backend sees it, of so many times, in order.
+fn last_connections(times: usize) -> Vec<Duration> {
+    let fleet = Fleet::start(2);
+    let target = free_port();
+    let stays = named("127.0.9.2", target);
+    let leaves: SocketAddr = format!("127.0.9.1:{target}").parse().expect("an address");
+    let listener = TcpListener::bind(leaves).expect("listens");
+    let last = Arc::new(Mutex::new(Instant::now()));
+    let noting = last.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            *noting.lock().expect("not poisoned") = Instant::now();
+            let _ = stream.and_then(|mut stream| stream.write_all(leaves.to_string().as_bytes()));
+        }
+    });
+    let port = free_port();
+    fleet.apply(&document(port, &json!([{"id": "s", "type": "push"}])));
+    let push = |backends: &[SocketAddr]| {
+        let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        fleet.rest.put("/api/v1/pools/p/sources/s", &json!(backends)).ok();
+    };
+    let entrances: Vec<SocketAddr> = fleet.nodes.iter().map(|node| at(node.ip, port)).collect();
+    let is_over = AtomicBool::new(false);
+    let mut took: Vec<Duration> = std::thread::scope(|scope| {
+        for entrance in &entrances {
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    ask(*entrance);
+                }
+            });
+        }
+        let took = (0..times)
+            .map(|_| {
+                push(&[leaves, stays.at]);
+                for entrance in &entrances {
+                    eventually("both serve", || (ask(*entrance) == leaves.to_string()).then_some(()));
+                }
+                let told = Instant::now();
+                push(&[stays.at]);
+                // Whoever still came would come now: a quarter of a second of thousands of connections without any.
+                eventually("nobody comes any more", || {
+                    let quiet = last.lock().expect("not poisoned").elapsed();
+                    (quiet > Duration::from_millis(250)).then_some(())
+                });
+                last.lock().expect("not poisoned").saturating_duration_since(told)
+            })
+            .collect();
+        is_over.store(true, SeqCst);
+        took
+    });
+    took.sort();
+    took
+}
+
+#[test]
+fn a_backend_that_was_said_to_be_gone_gets_nothing_new_within_a_second() {
+    let took = last_connections(15);
+    println!(
+        "last connection after {:?} at the median, {:?} at most",
+        took[took.len() / 2],
+        took[took.len() - 1]
+    );
+    assert!(took[took.len() - 1] <= Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+#[ignore = "the deep lane: a measurement of release binaries"]
+fn a_hundred_backends_that_are_gone_get_their_last_connection_soon() {
+    let took = last_connections(100);
+    println!("last connection after {:?} at the median, {:?} at p99", took[50], took[98]);
+    assert!(took[98] <= Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

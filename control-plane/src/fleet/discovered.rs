@@ -1,7 +1,7 @@
 //! Discovered backends: what the control plane's sources told, and what nodes say of those they found themselves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -101,18 +101,13 @@ impl Fleet {
     pub fn discovered(&self) -> Vec<(String, u64, String)> {
         let inner = &self.0;
         let config = inner.head.borrow().placed.clone();
-        config
-            .pools
-            .iter()
-            .filter(|placed| !placed.pool.discovery.is_empty())
-            .flat_map(|placed| {
-                let pool = placed.pool.name.to_string();
-                inner
-                    .discovered_of(placed)
-                    .into_iter()
-                    .map(move |found| (pool.clone(), found.number, found.name))
-            })
-            .collect()
+        let mut of_pools = inner.discovered_of(config.pools.iter());
+        let named = |placed: &PlacedPool| {
+            let found = of_pools.remove(&placed.number.0).unwrap_or_default();
+            let pool = placed.pool.name.to_string();
+            found.into_iter().map(move |found| (pool.clone(), found.number, found.name))
+        };
+        config.pools.iter().flat_map(named).collect()
     }
 
     /// How nodes do that ask a source of a pool themselves.
@@ -157,19 +152,28 @@ impl Found {
 }
 
 impl Inner {
-    /// In order of name.
-    pub(super) fn discovered_of(&self, placed: &PlacedPool) -> Vec<Found> {
-        let mut found: BTreeMap<u64, Found> = BTreeMap::new();
-        for (number, backend) in self.discovered.told(placed.pool.name.as_str()) {
-            found.insert(number.0, Found::of(&backend, number));
+    /// Discovered backends of some pools, by the pool's number; each in order of name. All pools in one go: nodes tell of their
+    /// backends in no order.
+    pub(super) fn discovered_of<'a>(
+        &self,
+        pools: impl Iterator<Item = &'a PlacedPool>,
+    ) -> HashMap<u64, Vec<Found>> {
+        let mut of_pools: HashMap<u64, BTreeMap<u64, Found>> = pools
+            .filter(|placed| !placed.pool.discovery.is_empty())
+            .map(|placed| {
+                let told = self.discovered.told(placed.pool.name.as_str());
+                let found = told.iter().map(|(number, backend)| (number.0, Found::of(backend, *number)));
+                (placed.number.0, found.collect())
+            })
+            .collect();
+        if of_pools.is_empty() {
+            return HashMap::new();
         }
         let nodes = self.registry.lock();
         for node in nodes.values().filter(|node| node.live.connected_since.is_some()) {
             for (number, said) in &node.live.health {
                 let Some(discovered) = &said.discovered else { continue };
-                if discovered.pool != placed.number.0 {
-                    continue;
-                }
+                let Some(found) = of_pools.get_mut(&discovered.pool) else { continue };
                 found.entry(*number).or_insert_with(|| Found {
                     number: *number,
                     name: discovered.name.clone(),
@@ -179,8 +183,12 @@ impl Inner {
                 });
             }
         }
-        let mut found: Vec<Found> = found.into_values().collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        found
+        drop(nodes);
+        let by_name = |found: BTreeMap<u64, Found>| {
+            let mut found: Vec<Found> = found.into_values().collect();
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            found
+        };
+        of_pools.into_iter().map(|(pool, found)| (pool, by_name(found))).collect()
     }
 }

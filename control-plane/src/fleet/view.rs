@@ -271,19 +271,23 @@ impl Inner {
     /// The backends of a pool, or of all.
     pub(super) fn backend_views(&self, of: Option<&str>) -> Vec<BackendView> {
         let head = self.head.borrow().clone();
-        let pools =
-            head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name));
+        let pools = || {
+            head.placed.pools.iter().filter(|placed| of.is_none_or(|name| placed.pool.name.as_str() == name))
+        };
+        let mut discovered = self.discovered_of(pools());
         let mut views = Vec::new();
-        for placed in pools {
+        for placed in pools() {
             let configured = placed
                 .pool
                 .backends
                 .iter()
                 .zip(&placed.backend_numbers)
                 .map(|(backend, number)| (Found::of(backend, *number), "configured"));
-            let discovered =
-                if placed.pool.discovery.is_empty() { Vec::new() } else { self.discovered_of(placed) };
-            let discovered = discovered.into_iter().map(|found| (found, "discovered"));
+            let discovered = discovered
+                .remove(&placed.number.0)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|found| (found, "discovered"));
             let all: Vec<_> = configured.chain(discovered).collect();
             let nodes = self.registry.lock();
             for (found, presence) in all {

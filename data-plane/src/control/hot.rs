@@ -80,6 +80,8 @@ pub struct MemberView {
 pub trait PoolHandle: Send + Sync {
     /// What it runs: discovered backends stand after the configured ones.
     fn placed(&self) -> Arc<PlacedPool>;
+    /// Goes up whenever [`Self::members`] or [`Self::placed`] may say something else, but for an ejection that is over.
+    fn edition(&self) -> u64;
     /// The result of checks.
     fn set_health(&self, backend: Number, health: Health, reason: &str);
     /// What an agent beside the backend advises; what it does not mention stays as it was advised before.

@@ -80,6 +80,14 @@ impl Overlays {
         }
     }
 
+    /// Sets again the admin states of pools that have any: their backends may be others by now.
+    pub fn remind(&self, live: &Live, now: SystemTime) {
+        let with_states = self.by_pool.iter().filter(|(_, overlay)| !overlay.admin_states.is_empty());
+        for (pool, _) in with_states {
+            self.apply(live, Some(pool), now);
+        }
+    }
+
     /// How long until a deadline passes.
     pub fn next_deadline(&self, now: SystemTime) -> Option<Duration> {
         let now = unix_millis(now);

@@ -382,8 +382,10 @@ impl Session<'_> {
             return Ok(());
         }
         let samples = node.live.path().counters();
-        let names = live::names(&node.live);
-        let finished = self.uplink.reporter.finished(&samples, |number| names.contains_key(&number));
+        // Of a hundred thousand backends it takes its time, and mostly nobody asks.
+        let names = std::cell::OnceCell::new();
+        let is_known = |number: u64| names.get_or_init(|| live::names(&node.live)).contains_key(&number);
+        let finished = self.uplink.reporter.finished(&samples, is_known);
         if !finished.is_empty() {
             node.live.path().forget_counters(&finished);
         }
@@ -394,7 +396,7 @@ impl Session<'_> {
     }
 
     async fn status(&mut self) -> anyhow::Result<()> {
-        self.uplink.overlays.apply(&self.uplink.node.live, None, SystemTime::now());
+        self.uplink.overlays.remind(&self.uplink.node.live, SystemTime::now());
         let draining = self.uplink.node.draining.borrow().is_on();
         let sources = self.uplink.discovered.statuses();
         let messages =

@@ -34,6 +34,8 @@ use crate::control::hot::{AdminState, MemberView, PoolHandle};
 pub(super) struct PoolState {
     cell: ArcSwap<Members>,
     book: Mutex<Book>,
+    /// Goes up with every change of the members.
+    edition: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -189,7 +191,12 @@ impl PoolState {
         book.entries.iter_mut().for_each(|entry| entry.usable_since = Some(0));
         book.zone = shared.zone.load_full();
         let members = book.members(u64::MAX);
-        Arc::new(Self { cell: ArcSwap::from_pointee(members), book: Mutex::new(book), shared })
+        Arc::new(Self {
+            cell: ArcSwap::from_pointee(members),
+            book: Mutex::new(book),
+            edition: AtomicU64::new(0),
+            shared,
+        })
     }
 
     /// Never changes.
@@ -355,6 +362,7 @@ impl PoolState {
             book.held = members.view.leading_priority();
         }
         self.cell.store(Arc::new(members));
+        self.edition.fetch_add(1, Relaxed);
         self.shared.changed.notify_one();
     }
 
@@ -370,6 +378,10 @@ impl PoolState {
 impl PoolHandle for PoolState {
     fn placed(&self) -> Arc<PlacedPool> {
         self.cell.load().placed.clone()
+    }
+
+    fn edition(&self) -> u64 {
+        self.edition.load(Relaxed)
     }
 
     fn set_health(&self, backend: Number, health: Health, reason: &str) {
