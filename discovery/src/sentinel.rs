@@ -1,7 +1,12 @@
 //! Redis Sentinel: which server is the master now. All sentinels are asked; the newest configuration epoch is believed, and
 //! of one epoch what most of them say. They tell when it changes.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use awe4lb_model::{
     discovery::{DatabaseRole, SentinelSource},
@@ -106,7 +111,8 @@ fn note(at: usize, answer: Result<Said, String>, said: &mut Vec<Said>, silent: &
     }
 }
 
-/// The newest configuration; of several that are equally new what most say.
+/// The newest configuration; of several that are equally new what most say. Replicas are those that at least half of
+/// them find well: each looks for itself, some a little later than others.
 fn believed(said: Vec<Said>) -> Option<Said> {
     let newest = said.iter().map(|one| one.epoch).max()?;
     let said: Vec<Said> = said.into_iter().filter(|one| one.epoch == newest).collect();
@@ -114,7 +120,14 @@ fn believed(said: Vec<Said>) -> Option<Said> {
     for one in &said {
         *votes.entry(one.master.clone()).or_default() += 1;
     }
-    said.into_iter().max_by_key(|one| votes.get(&one.master).copied())
+    let master = said.iter().max_by_key(|one| votes.get(&one.master).copied())?.master.clone();
+    let agreeing: Vec<Said> = said.into_iter().filter(|one| one.master == master).collect();
+    let mut replicas: BTreeMap<(String, u16), usize> = BTreeMap::new();
+    for replica in agreeing.iter().flat_map(|one| &one.replicas) {
+        *replicas.entry(replica.clone()).or_default() += 1;
+    }
+    replicas.retain(|_, count| *count * 2 >= agreeing.len());
+    Some(Said { master, epoch: newest, replicas: replicas.into_keys().collect() })
 }
 
 fn answer(role: DatabaseRole, said: &Said, rejected: Vec<String>) -> Answer {
@@ -287,6 +300,13 @@ mod tests {
         assert_eq!(who(vec![said("old", 3), said("old", 3), said("new", 4)]), "new");
         assert_eq!(who(vec![said("a", 3), said("b", 3), said("b", 3)]), "b");
         assert!(believed(Vec::new()).is_none());
+        let with = |replicas: &[&str]| Said {
+            replicas: replicas.iter().map(|host| ((*host).to_owned(), 6379)).collect(),
+            ..said("m", 3)
+        };
+        let replicas =
+            believed(vec![with(&["a", "b"]), with(&["a", "c"]), with(&["a", "b"])]).unwrap().replicas;
+        assert_eq!(replicas, [("a".to_owned(), 6379), ("b".to_owned(), 6379)]);
     }
 
     #[test]

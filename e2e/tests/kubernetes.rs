@@ -156,6 +156,28 @@ fn endpoints_follow_the_cluster_through_its_moods() {
 }
 
 #[test]
+fn endpoints_are_chosen_named_and_placed_by_their_labels() {
+    let (cluster, folder) = (Kubernetes::start(), tempfile::tempdir().expect("a folder"));
+    let kubeconfig = cluster.kubeconfig(folder.path());
+    let mut slice = slice("web-1", &[("10.0.0.1", true), ("10.0.0.2", true), ("10.0.0.3", true)]);
+    slice["metadata"]["labels"]["app"] = "shop".into();
+    for (at, zone) in ["eu-1", "eu-2", "us-1"].iter().enumerate() {
+        slice["endpoints"][at]["zone"] = (*zone).into();
+        slice["endpoints"][at]["targetRef"] =
+            json!({"kind": "Pod", "name": format!("web-{at}"), "namespace": "shop"});
+    }
+    cluster.put(slice);
+    let more =
+        json!({"service": "web", "select": "zone in (eu-1, eu-2), app=shop", "nameTemplate": "${label.pod}"});
+    let fleet = fleet_with(&kubeconfig, &more);
+    until_these(&fleet, &["10.0.0.1:8080", "10.0.0.2:8080"]);
+    let all = fleet.rest.get("/api/v1/backends?pool=p");
+    let found: Vec<_> =
+        (0..2).map(|at| json!([all["items"][at]["name"], all["items"][at]["zone"]])).collect();
+    assert_eq!(found, [json!(["web-0", "eu-1"]), json!(["web-1", "eu-2"])]);
+}
+
+#[test]
 fn node_ports_lead_to_nodes_that_are_ready_and_pods_are_found_by_their_labels() {
     let (cluster, folder) = (Kubernetes::start(), tempfile::tempdir().expect("a folder"));
     let kubeconfig = cluster.kubeconfig(folder.path());
