@@ -5,11 +5,15 @@ use std::sync::Arc;
 use awe4lb_model::discovery::{ApiAddress, ContainerApi};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     Allowed, Endpoint, Failure,
     web::{self, Web},
 };
+
+/// So much is told of an item that cannot be read.
+const SHOWN: usize = 80;
 
 /// A client, which keeps its connections.
 #[derive(Default)]
@@ -61,6 +65,21 @@ impl Api {
     }
 }
 
+/// The items of a list. One that cannot be read is told by how it begins, and does not spoil the others.
+pub(crate) fn items<T: DeserializeOwned>(list: Vec<Value>, rejected: &mut Vec<String>) -> Vec<T> {
+    let mut items = Vec::with_capacity(list.len());
+    for item in list {
+        match T::deserialize(&item) {
+            Ok(item) => items.push(item),
+            Err(why) => {
+                let shown: String = item.to_string().chars().take(SHOWN).collect();
+                rejected.push(format!("{shown}: {why}"));
+            }
+        }
+    }
+    items
+}
+
 fn told(whom: &str, error: &str) -> String {
     let hint = if error.contains("ermission denied") {
         ": the control plane's user needs the right to use this socket"
@@ -91,4 +110,108 @@ pub(crate) fn by_labels(mut endpoint: Endpoint, prefix: &str) -> Result<Endpoint
     endpoint.priority = priority;
     endpoint.max_connections = most;
     Ok(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use awe4lb_model::{
+        discovery::{DockerSource, Source, SourceKind},
+        document::backend_address,
+    };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    use super::*;
+    use crate::{Answer, Asker};
+
+    /// What a source says whose engine answers everything with this, a byte at a time if it is slow.
+    async fn asked(answer: String, is_slow: bool) -> Result<Answer, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engine.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let api = ContainerApi {
+            address: ApiAddress::Unix(path.display().to_string().into()),
+            tls: Default::default(),
+            max_bytes: 1_000,
+        };
+        let kind = SourceKind::Docker(DockerSource { api, network: None, port: None, host: None });
+        let timeout = Duration::from_secs(if is_slow { 1 } else { 20 });
+        let source = Source { kind, timeout, ..Source::elsewhere("s".parse().unwrap()) };
+        let allowed = Allowed { folders: vec![folder.path().into()], ..Allowed::default() };
+        let mut asker = Asker::new(source, Arc::new(allowed));
+        let serve = async {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = answer.clone();
+                connections.spawn(async move {
+                    let mut asked = [0; 4096];
+                    let _ = stream.read(&mut asked).await;
+                    for piece in answer.as_bytes().chunks(if is_slow { 1 } else { usize::MAX }) {
+                        if stream.write_all(piece).await.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(Duration::from_millis(if is_slow { 50 } else { 0 })).await;
+                    }
+                });
+            }
+        };
+        tokio::select! { said = asker.ask() => said, () = serve => unreachable!("it serves for ever") }
+    }
+
+    fn with(status: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_no_good_answer_is_a_failure_with_its_reason() {
+        let wrong = [
+            (with("403 Forbidden", r#"{"message": "not for you"}"#), "certFile and keyFile"),
+            (with("403 Forbidden", r#"{"message": "not for you"}"#), "not for you"),
+            (with("500 Internal Server Error", "{}"), "500"),
+            (with("301 Moved Permanently", ""), "redirects are not followed"),
+            (with("200 OK", &format!("[{}]", " ".repeat(1_000))), "more than 1000 bytes (maxBytes)"),
+            (with("200 OK", r#"{"not": "a list"}"#), "not what is expected"),
+            (with("200 OK", "[{"), "not what is expected"),
+            ("no HTTP at all\r\n\r\n".to_owned(), "engine.sock"),
+        ];
+        for (answer, word) in wrong {
+            let why = asked(answer, false).await.unwrap_err();
+            assert!(why.0.contains(word), "{word}: {why}");
+        }
+        assert_eq!(asked(with("200 OK", "[]"), false).await, Ok(Answer::default()));
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_answers_byte_by_byte_is_not_waited_for() {
+        let why = asked(with("200 OK", &"[]".repeat(400)), true).await.unwrap_err();
+        assert!(why.0.contains("timeout"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_gone_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path: Box<str> = folder.path().join("none.sock").display().to_string().into();
+        let api =
+            ContainerApi { address: ApiAddress::Unix(path.clone()), tls: Default::default(), max_bytes: 1 };
+        let allowed = Arc::new(Allowed { folders: vec![folder.path().into()], ..Allowed::default() });
+        let why = Api::default().get::<Value>(&api, "/", &allowed).await.unwrap_err();
+        assert!(why.0.contains(&*path) && why.0.contains("No such file"), "{why}");
+    }
+
+    #[test]
+    fn labels_of_containers_say_shares() {
+        let endpoint = Endpoint::at(backend_address("10.0.0.1:80").unwrap());
+        let good = endpoint.clone().label("lb.weight", "7").label("lb.priority", " 1 ");
+        let good = by_labels(good, "lb.").unwrap();
+        assert_eq!((good.weight, good.priority, good.max_connections), (Some(7), Some(1), None));
+        assert!(by_labels(endpoint.label("lb.weight", "65536"), "lb.").unwrap_err().contains("lb.weight"));
+    }
 }

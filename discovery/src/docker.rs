@@ -1,6 +1,11 @@
 //! Docker and Podman: running containers by their labels, asked again when the engine tells of a change.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use awe4lb_model::{
     BackendAddress, BackendHost, LabelSelector, Labels, Protocol,
@@ -9,10 +14,11 @@ use awe4lb_model::{
 };
 use reqwest::Response;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     Allowed, Answer, Endpoint, Failure,
-    api::{Api, by_labels},
+    api::{Api, by_labels, items},
 };
 
 /// Changes of so much time are one answer: a deployment is many of them.
@@ -21,6 +27,8 @@ const GATHER: Duration = Duration::from_millis(100);
 const CALM: Duration = Duration::from_secs(1);
 /// `GET /containers/json`, those that run.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%7D";
+/// The same, those of them whose own health check does not pass, or has not yet.
+const ILL: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%2C%22health%22%3A%5B%22starting%22%2C%22unhealthy%22%5D%7D";
 /// `GET /events`, those of containers and of networks that they join or leave.
 const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
 /// Labels that say something about a container's backend begin so.
@@ -45,8 +53,11 @@ impl Docker {
             // Before the list, so that nothing happens in between. Without it the interval has to do.
             self.events = self.api.open(&source.api, EVENTS, allowed).await.ok();
         }
-        let containers: Vec<Container> = self.api.get(&source.api, LIST, allowed).await?;
-        Ok(answer(source, select, &containers))
+        let listed: Vec<Value> = self.api.get(&source.api, LIST, allowed).await?;
+        // Docker's list says in words how healthy they are, Podman's not at all.
+        let ill: Vec<Value> = self.api.get(&source.api, ILL, allowed).await?;
+        let ill: BTreeSet<&str> = ill.iter().filter_map(|one| one["Id"].as_str()).collect();
+        Ok(answer(source, select, listed, &ill))
     }
 
     /// Waits until the engine tells of a change.
@@ -125,9 +136,15 @@ impl Container {
     }
 }
 
-fn answer(source: &DockerSource, select: Option<&LabelSelector>, containers: &[Container]) -> Answer {
+fn answer(
+    source: &DockerSource,
+    select: Option<&LabelSelector>,
+    listed: Vec<Value>,
+    ill: &BTreeSet<&str>,
+) -> Answer {
     let mut answer = Answer::default();
-    for container in containers.iter().filter(|container| container.is_ready()) {
+    let containers: Vec<Container> = items(listed, &mut answer.rejected);
+    for container in containers.iter().filter(|one| one.is_ready() && !ill.contains(&*one.id)) {
         let labels = container.labels();
         if select.is_some_and(|select| !select.matches(&labels)) {
             continue;

@@ -35,7 +35,7 @@ fn source(network: Option<&str>) -> DockerSource {
 
 fn found(source: &DockerSource, select: &str, said: &str) -> (Vec<String>, Vec<String>) {
     let select = Some(select).filter(|text| !text.is_empty()).map(|text| text.parse().unwrap());
-    let answer = answer(source, select.as_ref(), &serde_json::from_str::<Vec<Container>>(said).unwrap());
+    let answer = answer(source, select.as_ref(), serde_json::from_str(said).unwrap(), &BTreeSet::new());
     (answer.endpoints.iter().map(|one| one.address.to_string()).collect(), answer.rejected)
 }
 
@@ -45,8 +45,8 @@ fn podman_publishes_and_has_networks() {
     assert_eq!((places, rejected.len()), (vec!["127.0.0.1:18080".to_owned()], 0));
     assert_eq!(found(&source(Some("podman")), "", PODMAN).0, ["10.88.0.4:8080"]);
     assert!(found(&source(Some("other")), "", PODMAN).1[0].contains("container t: it is not in the network"));
-    let list: Vec<Container> = serde_json::from_str(PODMAN).unwrap();
-    assert_eq!(answer(&source(None), None, &list).endpoints[0].weight, Some(3));
+    let list: Vec<Value> = serde_json::from_str(PODMAN).unwrap();
+    assert_eq!(answer(&source(None), None, list, &BTreeSet::new()).endpoints[0].weight, Some(3));
 }
 
 #[test]
@@ -87,4 +87,20 @@ fn labels_that_make_no_sense_spoil_their_container_alone() {
     let (places, rejected) = found(&source(None), "app in (dns, web)", &said);
     assert_eq!((places.len(), rejected.len()), (2, 2), "{rejected:?}");
     assert!(rejected.iter().any(|why| why.contains("awe4lb.weight is \"heavy\"")), "{rejected:?}");
+}
+
+#[test]
+fn a_container_that_podman_calls_ill_only_when_asked_does_not_count() {
+    let ill = BTreeSet::from(["c72335686e323852306efbcca8e6ffe970a99b4c3474b0b9d1789dcb17e63a23"]);
+    let answer = answer(&source(None), None, serde_json::from_str(PODMAN).unwrap(), &ill);
+    assert!(answer.endpoints.is_empty() && answer.rejected.is_empty(), "{answer:?}");
+}
+
+#[test]
+fn a_malformed_item_is_told_and_the_others_count() {
+    let said = DOCKER.replacen('[', r#"[5, {"Id": "bad", "Ports": [{"PrivatePort": 99999}]},"#, 1);
+    let (places, rejected) = found(&source(None), "app=web", &said);
+    assert_eq!(places, ["10.1.2.3:8080", "127.0.0.1:8081"]);
+    assert_eq!(rejected.len(), 3, "{rejected:?}");
+    assert!(rejected[1].contains("99999"), "{rejected:?}");
 }

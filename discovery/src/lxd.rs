@@ -8,10 +8,11 @@ use awe4lb_model::{
     document::container_port,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     Allowed, Answer, Endpoint, Failure,
-    api::{Api, by_labels},
+    api::{Api, by_labels, items},
     docker::PREFIX,
 };
 
@@ -40,13 +41,13 @@ impl Lxd {
             path = format!("{path}&{}", encoded.query().unwrap_or_default());
         }
         let said: Said = self.api.get(&source.api, &path, allowed).await?;
-        Ok(answer(source, select, &said.metadata))
+        Ok(answer(source, select, said.metadata))
     }
 }
 
 #[derive(Debug, Deserialize)]
 struct Said {
-    metadata: Vec<Instance>,
+    metadata: Vec<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,8 +98,9 @@ impl Instance {
     }
 }
 
-fn answer(source: &LxdSource, select: Option<&LabelSelector>, instances: &[Instance]) -> Answer {
+fn answer(source: &LxdSource, select: Option<&LabelSelector>, listed: Vec<Value>) -> Answer {
     let mut answer = Answer::default();
+    let instances: Vec<Instance> = items(listed, &mut answer.rejected);
     for instance in instances.iter().filter(|instance| instance.status.eq_ignore_ascii_case("running")) {
         let labels = instance.labels();
         if select.is_some_and(|select| !select.matches(&labels)) {
@@ -145,9 +147,12 @@ fn address(instance: &Instance, interface: Option<&str>, v6: bool) -> Result<IpA
             of(found).ok_or_else(|| format!("its interface {name:?} has no {family} address"))
         }
         None => {
-            let others = network.iter().filter(|(name, _)| *name != "lo");
-            others
-                .map(|(_, interface)| interface)
+            // Others, as the bridge of a Docker within, are not what is meant as long as there is the usual one.
+            let others = network.iter().filter(|(name, _)| *name != "lo").map(|(_, interface)| interface);
+            network
+                .get("eth0")
+                .into_iter()
+                .chain(others)
                 .find_map(of)
                 .ok_or_else(|| format!("it has no {family} address"))
         }
@@ -166,11 +171,13 @@ mod tests {
          "config": {"user.awe4lb.enable": "true", "volatile.eth0.name": "eth0"}, "expanded_config": {"user.awe4lb.port": "8080", "user.awe4lb.enable": "true"},
          "state": {"status": "Running", "network": {
             "lo": {"addresses": [{"family": "inet", "address": "127.0.0.1", "netmask": "8", "scope": "local"}]},
+            "docker0": {"addresses": [{"family": "inet", "address": "172.17.0.1", "netmask": "16", "scope": "global"}]},
             "eth0": {"addresses": [{"family": "inet", "address": "10.79.0.11", "netmask": "24", "scope": "global"},
                                    {"family": "inet6", "address": "fd42::11", "netmask": "64", "scope": "global"},
                                    {"family": "inet6", "address": "fe80::1", "netmask": "64", "scope": "link"}]}}}},
         {"name": "c2", "status": "Stopped", "config": {"user.awe4lb.enable": "true"}, "state": {"network": null}},
         {"name": "c3", "status": "Running", "config": {"user.awe4lb.enable": "true"}, "state": {"network": {"eth0": {"addresses": []}}}},
+        {"name": ["no name"], "status": "Running"},
         {"name": "c4", "status": "Running", "config": {}, "state": {"network": {"eth0": {"addresses": []}}}}]}"#;
 
     fn found(interface: Option<&str>, v6: bool) -> (Vec<String>, Vec<String>) {
@@ -178,7 +185,7 @@ mod tests {
             ContainerApi { address: ApiAddress::Unix("/l".into()), tls: Default::default(), max_bytes: 1 };
         let source = LxdSource { api, project: None, interface: interface.map(Into::into), v6 };
         let said: Said = serde_json::from_str(SAID).unwrap();
-        let answer = answer(&source, Some(&"awe4lb.enable=true".parse().unwrap()), &said.metadata);
+        let answer = answer(&source, Some(&"awe4lb.enable=true".parse().unwrap()), said.metadata);
         (answer.endpoints.iter().map(|one| one.address.to_string()).collect(), answer.rejected)
     }
 
@@ -186,8 +193,9 @@ mod tests {
     fn running_instances_by_their_keys() {
         let (places, rejected) = found(None, false);
         assert_eq!(places, ["10.79.0.11:8080"]);
-        assert_eq!(rejected, ["instance c3: it has no inet address"]);
+        assert!(rejected[0].contains("no name"), "{rejected:?}");
+        assert_eq!(rejected[1..], ["instance c3: it has no inet address"]);
         assert_eq!(found(None, true).0, ["[fd42::11]:8080"]);
-        assert!(found(Some("eth1"), false).1[0].contains("no interface \"eth1\""));
+        assert!(found(Some("eth1"), false).1[1].contains("no interface \"eth1\""));
     }
 }

@@ -7,10 +7,11 @@ use awe4lb_model::{
     discovery::{ContainerPort, SwarmSource, may_be_backend},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     Allowed, Answer, Endpoint, Failure,
-    api::{Api, by_labels},
+    api::{Api, by_labels, items},
     docker::PREFIX,
 };
 
@@ -27,16 +28,21 @@ impl Swarm {
         select: Option<&LabelSelector>,
         allowed: &Arc<Allowed>,
     ) -> Result<Answer, Failure> {
-        let services: Vec<Service> =
+        let mut rejected = Vec::new();
+        let services: Vec<Value> =
             self.api.get(&source.api, &filtered("/services", "name", &source.service)?, allowed).await?;
         // The filter takes all names that begin so.
+        let services: Vec<Service> = items(services, &mut rejected);
         let service = services.into_iter().find(|service| *service.spec.name == *source.service);
         let service =
             service.ok_or_else(|| Failure::new(format!("the swarm has no service {:?}", source.service)))?;
-        let tasks: Vec<Task> =
+        let tasks: Vec<Value> =
             self.api.get(&source.api, &filtered("/tasks", "service", &source.service)?, allowed).await?;
-        let nodes: Vec<Node> = self.api.get(&source.api, "/nodes", allowed).await?;
-        answer(source, select, &State { service, tasks, nodes })
+        let nodes: Vec<Value> = self.api.get(&source.api, "/nodes", allowed).await?;
+        let (tasks, nodes) = (items(tasks, &mut rejected), items(nodes, &mut rejected));
+        let mut answer = answer(source, select, &State { service, tasks, nodes })?;
+        answer.rejected.extend(rejected);
+        Ok(answer)
     }
 }
 
@@ -167,8 +173,10 @@ impl Node {
 fn answer(source: &SwarmSource, select: Option<&LabelSelector>, state: &State) -> Result<Answer, Failure> {
     let ports: Vec<&Port> = state.service.endpoint.ports.iter().flatten().collect();
     let mut places: Vec<(String, Labels, Result<BackendAddress, String>)> = Vec::new();
-    let running = || state.tasks.iter().filter(|task| task.is_running());
     let node_of = |task: &Task| state.nodes.iter().find(|node| node.id == task.node);
+    // A node that is down keeps its tasks in the list for a while, as if they ran.
+    let is_up = |task: &&Task| task.is_running() && node_of(task).is_some_and(Node::is_there);
+    let running = || state.tasks.iter().filter(is_up);
     if let Some(network) = &source.network {
         let port = match source.port {
             Some(port) => Some(port.number),
@@ -309,7 +317,10 @@ mod tests {
                                  {"Network": {"Spec": {"Name": "shop"}}, "Addresses": ["10.0.1.5/24"]}]},
         {"ID": "t2", "NodeID": "n2", "DesiredState": "shutdown", "Status": {"State": "running"}},
         {"ID": "t3", "NodeID": "n2", "DesiredState": "running", "Status": {"State": "starting", "PortStatus": {}}},
-        {"ID": "t4", "NodeID": "n2", "DesiredState": "running", "Status": {"State": "running", "PortStatus": {}}, "NetworksAttachments": []}]"#;
+        {"ID": "t4", "NodeID": "n2", "DesiredState": "running", "Status": {"State": "running", "PortStatus": {}}, "NetworksAttachments": []},
+        {"ID": "t5", "NodeID": "n4", "DesiredState": "running", "Status": {"State": "running", "PortStatus":
+            {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30005, "PublishMode": "host"}]}},
+         "NetworksAttachments": [{"Network": {"Spec": {"Name": "shop"}}, "Addresses": ["10.0.1.9/24"]}]}]"#;
     const NODES: &str = r#"[
         {"ID": "n1", "Spec": {"Availability": "active", "Labels": {"zone": "east"}}, "Description": {"Hostname": "one"}, "Status": {"State": "ready", "Addr": "10.9.0.1"}},
         {"ID": "n2", "Spec": {"Availability": "active"}, "Description": {"Hostname": "two"}, "Status": {"State": "ready", "Addr": "10.9.0.2"}},
@@ -334,7 +345,7 @@ mod tests {
     #[test]
     fn tasks_in_a_network_and_ports_of_nodes() {
         let (places, rejected) = found(Some("shop"), "ingress", "").unwrap();
-        assert_eq!(places, ["10.0.1.5:80 2"]);
+        assert_eq!(places, ["10.0.1.5:80 2"], "not the task of the dead node");
         assert_eq!(rejected, ["task t4: it is not in the network \"shop\""]);
         let (places, _) = found(None, "ingress", "").unwrap();
         assert_eq!(places, ["10.9.0.1:8080 2", "10.9.0.2:8080 2"], "neither the drained nor the dead node");
