@@ -21,6 +21,8 @@ use crate::{
 
 /// Who was discovered is counted by name after so much time.
 const NAMES_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+/// Of all time they take at most so small a part.
+const NAMES_PART: u32 = 50;
 
 /// A running control plane.
 pub struct Running {
@@ -102,7 +104,10 @@ async fn name_discovered(app: &App, stop: CancellationToken) {
         let version = app.fleet.discovered_version();
         if version != seen {
             seen = version;
+            let begin = std::time::Instant::now();
             app.stats.set_discovered(app.fleet.discovered());
+            // Of a hundred thousand that come and go all the time it takes its time: names may be late by a few seconds then.
+            ticks.reset_after(NAMES_EVERY.max(begin.elapsed() * NAMES_PART));
         }
     }
 }

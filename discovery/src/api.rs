@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use awe4lb_model::discovery::{ApiAddress, ContainerApi};
+use futures_util::future::BoxFuture;
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,6 +41,16 @@ impl Api {
         path: &str,
         allowed: &Arc<Allowed>,
     ) -> Result<Response, Failure> {
+        self.opening(source, path, allowed)?.await
+    }
+
+    /// The same, to be waited for beside something else.
+    pub(crate) fn opening(
+        &mut self,
+        source: &ContainerApi,
+        path: &str,
+        allowed: &Arc<Allowed>,
+    ) -> Result<BoxFuture<'static, Result<Response, Failure>>, Failure> {
         let (socket, base) = match &source.address {
             ApiAddress::Unix(socket) => {
                 allowed.file(socket)?;
@@ -55,13 +66,15 @@ impl Api {
             None => self.0.insert(Web::over(socket, &source.tls, allowed)?).client(),
         };
         let url = web::url(&format!("{base}{path}"), allowed)?;
-        let sent = client.get(url).send().await;
-        let response =
-            sent.map_err(|error| Failure::new(told(socket.unwrap_or(base), &web::chain(&error))))?;
-        if response.status() != StatusCode::OK {
-            return Err(web::refused(response, "certFile and keyFile").await);
-        }
-        Ok(response)
+        let whom = socket.unwrap_or(base).to_owned();
+        Ok(Box::pin(async move {
+            let sent = client.get(url).send().await;
+            let response = sent.map_err(|error| Failure::new(told(&whom, &web::chain(&error))))?;
+            if response.status() != StatusCode::OK {
+                return Err(web::refused(response, "certFile and keyFile").await);
+            }
+            Ok(response)
+        }))
     }
 }
 
@@ -187,6 +200,40 @@ mod tests {
             assert!(why.0.contains(word), "{word}: {why}");
         }
         assert_eq!(asked(with("200 OK", "[]"), false).await, Ok(Answer::default()));
+    }
+
+    /// Found with Podman 4.3: its stream of events begins with the first event.
+    #[tokio::test]
+    async fn events_that_nothing_is_heard_of_do_not_delay_the_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engine.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let address = ApiAddress::Unix(path.display().to_string().into());
+        let api = ContainerApi { address, tls: Default::default(), max_bytes: 1_000 };
+        let kind = SourceKind::Docker(DockerSource { api, network: None, port: None, host: None });
+        let source =
+            Source { kind, timeout: Duration::from_secs(20), ..Source::elsewhere("s".parse().unwrap()) };
+        let allowed = Allowed { folders: vec![folder.path().into()], ..Allowed::default() };
+        let mut asker = Asker::new(source, Arc::new(allowed));
+        let serve = async {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                connections.spawn(async move {
+                    let mut asked = [0; 4096];
+                    let length = stream.read(&mut asked).await.unwrap_or(0);
+                    if asked[..length].starts_with(b"GET /events") {
+                        std::future::pending::<()>().await;
+                    }
+                    let _ = stream.write_all(with("200 OK", "[]").as_bytes()).await;
+                });
+            }
+        };
+        let said = tokio::select! {
+            said = tokio::time::timeout(Duration::from_secs(5), asker.ask()) => said,
+            () = serve => unreachable!("it serves for ever"),
+        };
+        assert_eq!(said.expect("at once"), Ok(Answer::default()));
     }
 
     #[tokio::test]

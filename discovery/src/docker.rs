@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -12,6 +13,7 @@ use awe4lb_model::{
     discovery::{ApiAddress, ContainerPort, DockerSource, may_be_backend},
     document::{backend_address, container_port},
 };
+use futures_util::future::BoxFuture;
 use reqwest::Response;
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,7 +40,14 @@ pub(crate) const PREFIX: &str = "awe4lb.";
 #[derive(Default)]
 pub(crate) struct Docker {
     api: Api,
-    events: Option<Response>,
+    events: Option<Events>,
+}
+
+/// The engine's stream of events.
+enum Events {
+    /// Podman says nothing at all, not even that it is listening, before the first event.
+    Opening(BoxFuture<'static, Result<Response, Failure>>),
+    Open(Response),
 }
 
 impl Docker {
@@ -50,19 +59,52 @@ impl Docker {
         allowed: &Arc<Allowed>,
     ) -> Result<Answer, Failure> {
         if self.events.is_none() {
-            // Before the list, so that nothing happens in between. Without it the interval has to do.
-            self.events = self.api.open(&source.api, EVENTS, allowed).await.ok();
+            // Before the list, so that little happens in between. Without it the interval has to do.
+            self.events = self.api.opening(&source.api, EVENTS, allowed).ok().map(Events::Opening);
         }
-        let listed: Vec<Value> = self.api.get(&source.api, LIST, allowed).await?;
-        // Docker's list says in words how healthy they are, Podman's not at all.
-        let ill: Vec<Value> = self.api.get(&source.api, ILL, allowed).await?;
+        let (api, of) = (&mut self.api, &source.api);
+        let lists = async move {
+            let listed: Vec<Value> = api.get(of, LIST, allowed).await?;
+            // Docker's list says in words how healthy they are, Podman's not at all.
+            let ill: Vec<Value> = api.get(of, ILL, allowed).await?;
+            Ok::<_, Failure>((listed, ill))
+        };
+        let (listed, ill) = match &mut self.events {
+            Some(Events::Opening(opening)) => {
+                let mut lists = pin!(lists);
+                tokio::select! {
+                    biased;
+                    opened = opening => {
+                        self.events = opened.ok().map(Events::Open);
+                        lists.await?
+                    }
+                    lists = &mut lists => lists?,
+                }
+            }
+            Some(Events::Open(_)) | None => lists.await?,
+        };
         let ill: BTreeSet<&str> = ill.iter().filter_map(|one| one["Id"].as_str()).collect();
         Ok(answer(source, select, listed, &ill))
     }
 
     /// Waits until the engine tells of a change.
     pub(crate) async fn changed(&mut self) {
-        let Some(events) = &mut self.events else { return std::future::pending().await };
+        let events = match &mut self.events {
+            None => return std::future::pending().await,
+            Some(Events::Open(events)) => events,
+            Some(Events::Opening(opening)) => match opening.await {
+                Ok(events) => {
+                    // It may have been opened by what is to be told: then that is the first piece.
+                    self.events = Some(Events::Open(events));
+                    let Some(Events::Open(events)) = &mut self.events else { return };
+                    events
+                }
+                Err(_) => {
+                    self.events = None;
+                    return tokio::time::sleep(CALM).await;
+                }
+            },
+        };
         match events.chunk().await {
             Ok(Some(_)) => {
                 tokio::time::sleep(GATHER).await;

@@ -88,10 +88,9 @@ impl Discovered {
     /// Gives the pools that run their members; all of them, or one.
     pub fn apply(&self, live: &Live, only: Option<&str>) {
         let mut is_news = false;
-        for pool in live.path().pools() {
+        for pool in live.handles(only) {
             let placed = pool.placed();
-            let name = placed.pool.name.as_str();
-            if placed.pool.discovery.is_empty() || only.is_some_and(|only| only != name) {
+            if placed.pool.discovery.is_empty() {
                 continue;
             }
             let found = self.members(&placed);

@@ -261,6 +261,8 @@ pub trait DataPath: Send + Sync + 'static {
     fn commit(&self, prepared: Prepared);
     /// The pools of the live configuration.
     fn pools(&self) -> Vec<Arc<dyn PoolHandle>>;
+    /// One of them.
+    fn pool(&self, name: &str) -> Option<Arc<dyn PoolHandle>>;
     /// Where the node is, for pools that prefer what is near. `None`: nobody knows.
     fn set_zone(&self, zone: Option<&str>);
     /// All counters, including those of removed objects until [`Self::forget_counters`].

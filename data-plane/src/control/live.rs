@@ -11,7 +11,7 @@ use awe4lb_proto::v1;
 use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-use super::hot::{DataPath, Mode, Prepared, Problem};
+use super::hot::{DataPath, Mode, PoolHandle, Prepared, Problem};
 
 /// What runs.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +98,14 @@ impl Live {
             running: watch::Sender::new(Arc::default()),
             memberships: watch::Sender::new(0),
             turn: Mutex::new(()),
+        }
+    }
+
+    /// The pools of what runs; all of them, or one by its name.
+    pub fn handles(&self, only: Option<&str>) -> Vec<Arc<dyn PoolHandle>> {
+        match only {
+            Some(name) => self.path().pool(name).into_iter().collect(),
+            None => self.path().pools(),
         }
     }
 

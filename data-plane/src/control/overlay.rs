@@ -56,11 +56,8 @@ impl Overlays {
     /// Sets the admin states of what runs; of all pools, or of one.
     pub fn apply(&self, live: &Live, only: Option<&str>, now: SystemTime) {
         let now = unix_millis(now);
-        for pool in live.path().pools() {
+        for pool in live.handles(only) {
             let placed = pool.placed();
-            if only.is_some_and(|only| only != placed.pool.name.as_str()) {
-                continue;
-            }
             let overlay = self.by_pool.get(placed.pool.name.as_str());
             for member in pool.members() {
                 let state = overlay

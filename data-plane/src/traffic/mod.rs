@@ -248,6 +248,12 @@ impl DataPath for Traffic {
         self.live.load().pools.values().map(|pool| pool.clone() as Arc<dyn PoolHandle>).collect()
     }
 
+    fn pool(&self, name: &str) -> Option<Arc<dyn PoolHandle>> {
+        let live = self.live.load();
+        let pool = live.pools.values().find(|pool| pool.is_called(name))?;
+        Some(pool.clone() as Arc<dyn PoolHandle>)
+    }
+
     fn set_zone(&self, zone: Option<&str>) {
         self.pools.zone.store(zone.map(|zone| Arc::new(zone.to_owned())));
         self.live.load().pools.values().for_each(|pool| pool.look_at_zone());

@@ -204,6 +204,10 @@ impl PoolState {
         self.cell.load().placed.number.0
     }
 
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.cell.load().placed.pool.name.as_str() == name
+    }
+
     /// What to choose from now.
     pub(super) fn members(&self) -> Arc<Members> {
         self.cell.load_full()
