@@ -191,7 +191,8 @@ async fn a_node_that_dies_is_named_after_the_deadline_and_one_that_says_goodbye_
     confirm(&back, added).await;
     assert_eq!(waiting.await.unwrap(), Ok(()));
     // What it held on its last stream says nothing of this one.
-    let _again = Node::attach(plane.running.grpc, &identity, 1).await;
+    let mut again = Node::attach(plane.running.grpc, &identity, 1).await;
+    welcomed(&mut again).await;
     assert_eq!(fleet.challenges_confirmed(added, SHORT).await, Err(vec!["dies".to_owned()]));
     plane.running.stop().await;
 }
