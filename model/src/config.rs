@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{AddressList, Certificate, Listener, Pool, SniMap};
+use crate::{
+    AddressList, Certificate, Listener, Pool, SniMap,
+    acme::{AcmeAccount, AcmeCertificate},
+};
 
 /// One state of everything, valid: names are unique, references resolve, binds do not collide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub struct Config {
     pub address_lists: Vec<AddressList>,
     /// In order of name.
     pub maps: Vec<SniMap>,
+    /// In order of name.
+    pub acme_accounts: Vec<AcmeAccount>,
+    /// Certificates that are issued, in order of name; no name is among `certificates`, too.
+    pub acme_certificates: Vec<AcmeCertificate>,
 }
 
 /// `defaults:` of a document: what a listener or pool uses that does not say otherwise.

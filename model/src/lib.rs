@@ -4,6 +4,7 @@
 //! a document becomes them. It knows no runtime, socket, clock, database or wire format.
 
 pub mod access;
+pub mod acme;
 pub mod address;
 pub mod addresses;
 pub mod certificate;

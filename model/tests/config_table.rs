@@ -219,6 +219,31 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/certificates/*/chainFile", "certs/example.pem"),
     ("/certificates/*/key", "\"-----BEGIN PRIVATE KEY-----\\nMIGH\\n-----END PRIVATE KEY-----\\n\""),
     ("/certificates/*/keyFile", "certs/example.key"),
+    ("/certificates/*/acme/account", "le"),
+    ("/certificates/*/acme/domains", r#"[example.com, "*.example.com"]"#),
+    ("/certificates/*/acme/challenge", "[tls-alpn-01, http-01]"),
+    ("/certificates/*/acme/keyType", "[p256, rsa2048]"),
+    ("/certificates/*/acme/profile", "shortlived"),
+    ("/certificates/*/acme/renewBefore", "30d"),
+    ("/certificates/*/acme/dns/type", "exec"),
+    ("/certificates/*/acme/dns/server", "192.0.2.53"),
+    ("/certificates/*/acme/dns/zone", "example.com"),
+    ("/certificates/*/acme/dns/key", "acme"),
+    ("/certificates/*/acme/dns/algorithm", "hmac-sha512"),
+    ("/certificates/*/acme/dns/secret", "bm8gc2VjcmV0"),
+    ("/certificates/*/acme/dns/command", "[/usr/local/bin/zone-hook]"),
+    ("/certificates/*/acme/dns/url", "https://zone.internal/acme"),
+    ("/certificates/*/acme/dns/ca", "\"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\""),
+    ("/certificates/*/acme/dns/servers", "[192.0.2.53, \"[2001:db8::53]:53\"]"),
+    ("/certificates/*/acme/dns/check", "false"),
+    ("/certificates/*/acme/dns/timeout", "10m"),
+    ("/acmeAccounts/*/name", "le"),
+    ("/acmeAccounts/*/directory", "https://acme-v02.api.letsencrypt.org/directory"),
+    ("/acmeAccounts/*/termsAgreed", "true"),
+    ("/acmeAccounts/*/contact", "[\"mailto:ops@example.com\"]"),
+    ("/acmeAccounts/*/externalAccountBinding/keyId", "kid-1"),
+    ("/acmeAccounts/*/externalAccountBinding/secret", "bm8gc2VjcmV0"),
+    ("/acmeAccounts/*/ca", "\"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\""),
     ("/addressLists/*/name", "offices"),
     ("/addressLists/*/entries", "[192.0.2.0/24, 2001:db8::1]"),
     ("/maps/*/name", "tenants"),
@@ -239,6 +264,9 @@ const TABLES: &[&str] = &[
     "/pools/*/discovery/*",
     "/pools/*/healthCheck",
     "/certificates/*",
+    "/certificates/*/acme",
+    "/certificates/*/acme/dns",
+    "/acmeAccounts/*",
     "/addressLists/*",
     "/maps/*",
 ];
@@ -331,7 +359,14 @@ fn base(pointer: &str) -> Value {
         "certificates": [{ "name": "example", "chain": CHAIN, "key": KEY }],
         "addressLists": [{ "name": "offices", "entries": ["192.0.2.0/24"] }],
         "maps": [{ "name": "tenants", "entries": { "a.example.com": "app" } }],
+        "acmeAccounts": [{ "name": "le", "directory": "https://ca.internal/", "termsAgreed": true }],
     });
+    if pointer.contains("/externalAccountBinding/") {
+        document["acmeAccounts"][0]["externalAccountBinding"] = json!({ "keyId": "kid-1" });
+    }
+    if pointer.contains("/acme/") {
+        document["certificates"][0] = issued_with(pointer);
+    }
     if pointer.contains("/tls") {
         document["listeners"][0]["tls"] = json!({ "certificates": ["example"] });
     }
@@ -386,6 +421,23 @@ fn base(pointer: &str) -> Value {
         certificate.remove(field);
     }
     document
+}
+
+/// A certificate that is to be issued, with a hook that takes the field.
+fn issued_with(pointer: &str) -> Value {
+    let mut acme = json!({ "account": "le", "domains": ["example.com"], "challenge": "dns-01" });
+    let command = json!({ "type": "exec", "command": ["/bin/true"] });
+    acme["dns"] = match pointer.trim_start_matches("/certificates/*/acme/dns/") {
+        "server" | "zone" | "algorithm" | "key" | "secret" => {
+            json!({ "type": "rfc2136", "server": "192.0.2.53", "key": "acme" })
+        }
+        "url" | "ca" => json!({ "type": "http", "url": "https://zone.internal" }),
+        _ => command,
+    };
+    if pointer.ends_with("/challenge") {
+        acme.as_object_mut().expect("an object").remove("dns");
+    }
+    json!({ "name": "example", "acme": acme })
 }
 
 /// A check of a type that takes the field.

@@ -1,6 +1,6 @@
 //! What the documentation shows must hold: configuration in it is decoded as users' is, links lead somewhere.
 //!
-//! A block of YAML or TOML is a whole document. `fragment=pool` (listener, rule, pool, backend, certificate, defaults)
+//! A block of YAML or TOML is a whole document. `fragment=pool` (listener, rule, pool, backend, certificate, acmeAccount, defaults)
 //! after the language makes it one object, `invalid` one that must be refused, with exactly the errors of the next block
 //! if that is `text violations`.
 
@@ -104,7 +104,11 @@ fn fragment(kind: &str, mut node: Node) -> Result<(), Vec<Violation>> {
             document::decode_listener(&node, &Defaults::default()).map(drop)
         }
         "defaults" => document::decode_defaults(&node).map(drop),
-        "certificate" => whole(wrapped("certificates", json!({ "certificates": [] }))),
+        "certificate" => {
+            let account = json!({ "name": "le", "directory": "https://ca.internal/", "termsAgreed": true });
+            whole(wrapped("certificates", json!({ "acmeAccounts": [account], "certificates": [] })))
+        }
+        "acmeAccount" => whole(wrapped("acmeAccounts", json!({ "acmeAccounts": [] }))),
         "backend" => fragment("pool", wrapped("backends", json!({ "name": "p", "backends": [] }))),
         "rule" => {
             let tls = json!({ "certificates": ["c"] });

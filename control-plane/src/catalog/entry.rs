@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use awe4lb_model::placed::{Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem};
-use awe4lb_model::{AddressList, Certificate, Listener, Pool, SniMap};
+use awe4lb_model::{
+    AddressList, Certificate, Listener, Pool, SniMap,
+    acme::{AcmeAccount, Secret},
+};
 use serde_json::{Value, json};
 
-use super::CertificateFacts;
+use super::{CertificateFacts, Issued};
 
 /// The kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,12 +26,20 @@ pub enum Kind {
     AddressList,
     /// From server names to pools.
     Map,
+    /// An account with a certificate authority.
+    AcmeAccount,
 }
 
 impl Kind {
     /// Those that come by name.
-    pub const NAMED: [Self; 5] =
-        [Self::Listener, Self::Pool, Self::Certificate, Self::AddressList, Self::Map];
+    pub const NAMED: [Self; 6] = [
+        Self::Listener,
+        Self::Pool,
+        Self::Certificate,
+        Self::AddressList,
+        Self::Map,
+        Self::AcmeAccount,
+    ];
 
     /// As in changes and in the store.
     pub fn word(self) -> &'static str {
@@ -39,6 +50,7 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::AddressList => "addressList",
             Self::Map => "map",
+            Self::AcmeAccount => "acmeAccount",
         }
     }
 
@@ -51,6 +63,7 @@ impl Kind {
             Self::Certificate => "certificates",
             Self::AddressList => "addressLists",
             Self::Map => "maps",
+            Self::AcmeAccount => "acmeAccounts",
         }
     }
 
@@ -59,7 +72,7 @@ impl Kind {
         match self {
             Self::Listener => Some("rules"),
             Self::Pool => Some("backends"),
-            Self::Defaults | Self::Certificate | Self::AddressList | Self::Map => None,
+            Self::Defaults | Self::Certificate | Self::AddressList | Self::Map | Self::AcmeAccount => None,
         }
     }
 
@@ -78,6 +91,10 @@ pub(super) enum Noun {
     /// With the edition of its entries.
     AddressList(AddressList, u64),
     Map(SniMap),
+    /// A certificate that is issued.
+    Issued(Issued),
+    /// With the key of its external binding.
+    AcmeAccount(AcmeAccount, Option<Secret>),
 }
 
 impl Noun {
@@ -86,7 +103,11 @@ impl Noun {
         match self {
             Self::Listener(listener) => listener.rules.iter().map(|rule| rule.name.as_str()).collect(),
             Self::Pool(pool) => pool.backends.iter().map(|backend| backend.name.as_str()).collect(),
-            Self::Certificate(..) | Self::AddressList(..) | Self::Map(_) => Vec::new(),
+            Self::Certificate(..)
+            | Self::AddressList(..)
+            | Self::Map(_)
+            | Self::Issued(_)
+            | Self::AcmeAccount(..) => Vec::new(),
         }
     }
 }
@@ -144,8 +165,23 @@ impl Entry {
     pub fn certificate(&self) -> Option<&CertificateFacts> {
         match &self.noun {
             Noun::Certificate(_, _, facts) => Some(facts),
-            Noun::Listener(_) | Noun::Pool(_) | Noun::AddressList(..) | Noun::Map(_) => None,
+            Noun::Issued(issued) => issued.facts(),
+            Noun::Listener(_)
+            | Noun::Pool(_)
+            | Noun::AddressList(..)
+            | Noun::Map(_)
+            | Noun::AcmeAccount(..) => None,
         }
+    }
+
+    /// Of a certificate that is issued.
+    pub fn issued(&self) -> Option<&Issued> {
+        if let Noun::Issued(issued) = &self.noun { Some(issued) } else { None }
+    }
+
+    /// Of an account: with the key of its external binding.
+    pub fn acme_account(&self) -> Option<(&AcmeAccount, Option<&Secret>)> {
+        if let Noun::AcmeAccount(account, secret) = &self.noun { Some((account, secret.as_ref())) } else { None }
     }
 
     /// The object as it is answered: with `meta`.
@@ -212,8 +248,17 @@ impl Entry {
         })
     }
 
-    pub(super) fn placed_certificate(&self) -> Option<PlacedCertificate> {
-        let Noun::Certificate(certificate, key, _) = &self.noun else { return None };
-        Some(PlacedCertificate { certificate: certificate.clone(), key: key.clone() })
+    pub(super) fn placed_certificates(&self) -> Vec<PlacedCertificate> {
+        match &self.noun {
+            Noun::Certificate(certificate, key, _) => {
+                vec![PlacedCertificate { certificate: certificate.clone(), key: key.clone() }]
+            }
+            Noun::Issued(issued) => issued.placed().collect(),
+            Noun::Listener(_)
+            | Noun::Pool(_)
+            | Noun::AddressList(..)
+            | Noun::Map(_)
+            | Noun::AcmeAccount(..) => Vec::new(),
+        }
     }
 }

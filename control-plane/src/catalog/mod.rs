@@ -6,6 +6,7 @@
 mod certificate;
 mod change;
 mod entry;
+mod issued;
 mod lists;
 mod model;
 mod next;
@@ -23,6 +24,7 @@ use crate::store::Store;
 pub use certificate::CertificateFacts;
 pub use change::{Edit, Operation, Precondition, WriteError};
 pub use entry::{Entry, Kind};
+pub use issued::{Chain, InstallError, Issued, Origin as ChainOrigin, ders};
 pub use lists::{EntriesChange, text as entry_text};
 pub use model::Model;
 pub use write::{Origin, Outcome, Write, WriteWhat};

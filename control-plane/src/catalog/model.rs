@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use awe4lb_model::{
-    Config, Defaults,
-    document::{self, Node, Violation},
+    acme::AcmeCertificate,
+    Config, Defaults, Name,
+    document::{self, CertificateObject, Node, Violation},
     placed::{NodeConfig, PrivateKeyPem},
 };
 use serde_json::{Map, Value};
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     CertificateFacts, Kind,
     entry::{Entry, Noun},
+    issued,
 };
 use crate::store::{Store, objects::StoredObject};
 
@@ -57,12 +59,25 @@ impl Model {
                     .map_or(Noun::AddressList(list, 0), |known| Noun::AddressList(known.list, known.edition))
             }
             Kind::Map => Noun::Map(document::decode_map(&node).map_err(broken)?),
+            Kind::AcmeAccount => {
+                let account = document::decode_acme_account(&node).map_err(broken)?;
+                let secret = match &account.external_key_id {
+                    Some(id) => store.secret(stored.kind.word(), &stored.name, id).await?,
+                    None => None,
+                };
+                Noun::AcmeAccount(account, secret)
+            }
             Kind::Certificate => {
-                let (certificate, _) = document::decode_certificate(&node).map_err(broken)?;
-                let facts =
-                    CertificateFacts::read(&certificate).map_err(|violation| broken(vec![violation]))?;
-                let key = stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
-                Noun::Certificate(certificate, key, facts)
+                match document::decode_certificate(&node).map_err(broken)? {
+                    CertificateObject::Chain(certificate, _) => {
+                        let facts = CertificateFacts::read(&certificate)
+                            .map_err(|violation| broken(vec![violation]))?;
+                        let key =
+                            stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
+                        Noun::Certificate(certificate, key, facts)
+                    }
+                    CertificateObject::Acme(wanted) => Noun::Issued(issued::load(store, *wanted).await?),
+                }
             }
         };
         let entry = Entry {
@@ -101,12 +116,17 @@ impl Model {
 
     /// What nodes run.
     pub(super) fn placed(&self) -> NodeConfig {
+        let mut listeners: Vec<_> =
+            self.all(Kind::Listener).filter_map(|(_, entry)| entry.placed_listener()).collect();
+        for tls in listeners.iter_mut().filter_map(|placed| placed.listener.tls.as_mut()) {
+            self.name_chains(&mut tls.certificates);
+        }
         NodeConfig {
-            listeners: self.all(Kind::Listener).filter_map(|(_, entry)| entry.placed_listener()).collect(),
+            listeners,
             pools: self.all(Kind::Pool).filter_map(|(_, entry)| entry.placed_pool()).collect(),
             certificates: self
                 .all(Kind::Certificate)
-                .filter_map(|(_, entry)| entry.placed_certificate())
+                .flat_map(|(_, entry)| entry.placed_certificates())
                 .collect(),
             address_lists: self
                 .all(Kind::AddressList)
@@ -114,6 +134,15 @@ impl Model {
                 .collect(),
             maps: self.all(Kind::Map).filter_map(|(_, entry)| entry.map().cloned()).collect(),
         }
+    }
+
+    /// A certificate of several key types is several on nodes.
+    fn name_chains(&self, certificates: &mut Vec<Name>) {
+        let chains = |name: &Name| match self.get(Kind::Certificate, name.as_str()).map(|entry| &entry.noun) {
+            Some(Noun::Issued(issued)) => issued.placed_names(),
+            _ => vec![name.clone()],
+        };
+        *certificates = certificates.iter().flat_map(chains).collect();
     }
 
     /// The nouns alone, to check references.
@@ -126,6 +155,8 @@ impl Model {
                 Noun::Certificate(certificate, ..) => config.certificates.push(certificate.clone()),
                 Noun::AddressList(list, _) => config.address_lists.push(list.clone()),
                 Noun::Map(map) => config.maps.push(map.clone()),
+                Noun::Issued(issued) => config.acme_certificates.push(AcmeCertificate::clone(&issued.wanted)),
+                Noun::AcmeAccount(account, _) => config.acme_accounts.push(account.clone()),
             }
         }
         config

@@ -7,7 +7,8 @@ use std::{
 
 use awe4lb_model::{
     Defaults,
-    document::{self, Change, Node, NodeKind, Violation},
+    acme::{AcmeAccount, Secret},
+    document::{self, CertificateObject, Change, Node, NodeKind, Violation},
     placed::PrivateKeyPem,
 };
 use serde_json::Value;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use super::{
     CertificateFacts, Edit, EntriesChange, Entry, Kind, Model, Operation, WriteError,
     entry::Noun,
-    lists,
+    issued, lists,
     model::{document_of, stored_key},
 };
 use crate::store::Store;
@@ -37,6 +38,10 @@ pub(super) struct Drafts {
     pub(super) warnings: Vec<Violation>,
     /// Keys that came with the write, by certificate.
     pub(super) new_keys: Vec<(String, PrivateKeyPem)>,
+    /// Secrets that came with the write: of what kind, its name, what they belong to.
+    pub(super) new_secrets: Vec<(Kind, String, String, Secret)>,
+    /// Certificates that are issued and were written.
+    pub(super) new_chains: Vec<String>,
     /// Address lists whose entries change.
     pub(super) new_entries: Vec<String>,
 }
@@ -130,9 +135,20 @@ async fn decode(
                 Ok(lists::enlist(store, model, list, is_given, drafts).await?)
             }
         },
+        Kind::AcmeAccount => match document::decode_acme_account(&node) {
+            Err(violations) => Err(violations),
+            Ok(account) => {
+                let secret = document::take_secret(kind.word(), &mut node);
+                Ok(enrol(store, account, secret, drafts).await?)
+            }
+        },
         Kind::Certificate => match document::decode_certificate(&node) {
             Err(violations) => Err(violations),
-            Ok((certificate, key)) => {
+            Ok(CertificateObject::Acme(wanted)) => {
+                let secret = document::take_secret(kind.word(), &mut node);
+                issued::draft(store, model, *wanted, secret, drafts).await?
+            }
+            Ok(CertificateObject::Chain(certificate, key)) => {
                 if let NodeKind::Object(entries) = &mut node.kind {
                     entries.retain(|entry| entry.key != "key");
                 }
@@ -141,6 +157,25 @@ async fn decode(
         },
     };
     Ok(noun.map(|noun| (node.to_json(), noun)))
+}
+
+/// An account with the secret that binds it.
+async fn enrol(
+    store: &Store,
+    account: AcmeAccount,
+    given: Option<Secret>,
+    drafts: &mut Drafts,
+) -> Result<Noun, WriteError> {
+    let (name, of) = (account.name.as_str(), account.external_key_id.as_deref());
+    let secret = issued::draft_secret(store, Kind::AcmeAccount, name, of, given, drafts).await?;
+    if of.is_some() && secret.is_none() {
+        let detail = format!("account {name:?} comes without the secret of its key, and none is stored");
+        let violation = Violation::new("/externalAccountBinding", None, "missing-secret", detail);
+        return Err(WriteError::Invalid(vec![
+            violation.hint("send the secret along; it never comes back out"),
+        ]));
+    }
+    Ok(Noun::AcmeAccount(account, secret))
 }
 
 /// A certificate with its key: the one that came with it, or the stored one that fits.
@@ -230,7 +265,36 @@ pub(super) async fn draft_document(
         let body = bodies.remove(&(Kind::AddressList, name.clone())).unwrap_or_default();
         drafts.objects.push(Draft { kind: Kind::AddressList, name, new: Some((body, noun)) });
     }
+    let secret_of = |kind: Kind, name: &str| {
+        let mut given = compiled.secrets.iter().filter(|given| given.kind == kind.word() && given.name == name);
+        given.next().map(|given| given.secret.clone())
+    };
+    for account in compiled.config.acme_accounts {
+        let name = account.name.to_string();
+        let noun = enrol(store, account, secret_of(Kind::AcmeAccount, &name), &mut drafts).await?;
+        let body = bodies.remove(&(Kind::AcmeAccount, name.clone())).unwrap_or_default();
+        drafts.objects.push(Draft { kind: Kind::AcmeAccount, name, new: Some((body, noun)) });
+    }
     let mut wrong = Vec::new();
+    for wanted in compiled.config.acme_certificates {
+        let name = wanted.name.to_string();
+        let secret = secret_of(Kind::Certificate, &name);
+        match issued::draft(store, model, wanted, secret, &mut drafts).await? {
+            Ok(noun) => {
+                let body = bodies.remove(&(Kind::Certificate, name.clone())).unwrap_or_default();
+                drafts.objects.push(Draft { kind: Kind::Certificate, name, new: Some((body, noun)) });
+            }
+            Err(violations) => {
+                let (pointer, at) = pointers.get(&name).cloned().unwrap_or_default();
+                wrong.extend(violations.into_iter().map(|violation| Violation {
+                    pointer: format!("{pointer}{}", violation.pointer),
+                    line: at.map(|at| at.line),
+                    column: at.map(|at| at.column),
+                    ..violation
+                }));
+            }
+        }
+    }
     for certificate in compiled.config.certificates {
         let name = certificate.name.clone();
         let key = compiled.keys.iter().find(|(of, _)| *of == name).map(|(_, key)| key.clone());

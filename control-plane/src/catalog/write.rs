@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use awe4lb_model::document::{self, Change, Node, Violation};
+use awe4lb_model::{
+    acme::Secret,
+    document::{self, Change, Node, Violation},
+};
 use serde_json::Value;
 
 use super::{
     Catalog, Edit, Head, Kind, Model, Precondition, WriteError,
     entry::Noun,
+    issued::write_chains,
     lists,
     model::document_of,
     next::{self, Drafts, Next},
 };
 use crate::store::{
+    issued::write_secret,
     lists::write_list_entries,
     objects::{Revision, Summary, Written, write_private_key, write_revision},
 };
@@ -100,10 +105,12 @@ impl Catalog {
         let warnings = std::mem::take(&mut drafts.warnings);
         let new_keys = std::mem::take(&mut drafts.new_keys);
         let new_entries = std::mem::take(&mut drafts.new_entries);
+        let new_secrets = std::mem::take(&mut drafts.new_secrets);
+        let new_chains = std::mem::take(&mut drafts.new_chains);
         let now = jiff::Timestamp::now().to_string();
         let mut next = Next::of(&head.model, drafts, head.revision + 1, &now, *next_number);
         let has_revision = !next.touched.is_empty();
-        if !has_revision && new_entries.is_empty() {
+        if !has_revision && new_entries.is_empty() && new_secrets.is_empty() {
             return Ok(Outcome { head, changed: false, has_revision, changes: Vec::new(), warnings });
         }
         check_references(&next)?;
@@ -117,7 +124,7 @@ impl Catalog {
             summary: Summary::of(&next.changes),
         };
         if !write.dry_run {
-            self.commit(&revision, &next, &new_keys, &new_entries).await?;
+            self.commit(&revision, &next, &new_keys, &new_entries, &new_secrets, &new_chains).await?;
             *next_number = next.next_number;
         }
         let new_head = Arc::new(Head {
@@ -165,6 +172,8 @@ impl Catalog {
         next: &Next,
         new_keys: &[(String, awe4lb_model::placed::PrivateKeyPem)],
         new_entries: &[String],
+        new_secrets: &[(Kind, String, String, Secret)],
+        new_chains: &[String],
     ) -> Result<(), WriteError> {
         let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await?;
         let no_parts = std::collections::BTreeMap::new();
@@ -194,6 +203,16 @@ impl Catalog {
             let sealed = self.store.seal(key.0.as_bytes())?;
             write_private_key(&mut tx, name, &facts.public_key_hash(), &sealed, &revision.created_at).await?;
         }
+        for (kind, name, belongs_to, secret) in new_secrets {
+            let sealed = self.store.seal(secret.0.as_bytes())?;
+            write_secret(&mut tx, (kind.word(), name, belongs_to), &sealed, &revision.created_at).await?;
+        }
+        for name in new_chains {
+            let Some(issued) = next.model.get(Kind::Certificate, name).and_then(|entry| entry.issued()) else {
+                continue;
+            };
+            write_chains(&mut tx, &self.store, name, &issued.chains).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -207,7 +226,7 @@ fn check_references(next: &Next) -> Result<(), WriteError> {
     }
     // Whose fault it is: the object that a pointer names.
     let holder = |violation: &Violation| {
-        let kinds = [(Kind::Listener, "/listeners/"), (Kind::Map, "/maps/")];
+        let kinds = [(Kind::Listener, "/listeners/"), (Kind::Map, "/maps/"), (Kind::Certificate, "/certificates/")];
         kinds.into_iter().find_map(|(kind, start)| {
             let rest = violation.pointer.strip_prefix(start)?;
             Some((kind, rest.split('/').next().unwrap_or(rest).to_owned()))
@@ -217,7 +236,7 @@ fn check_references(next: &Next) -> Result<(), WriteError> {
     if violations.iter().any(touched) {
         // A write of one object points into it; one of several says which.
         let holders =
-            next.touched.iter().filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Map)).count();
+            next.touched.iter().filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Map | Kind::Certificate)).count();
         let relative = |violation: Violation| match (holders, holder(&violation)) {
             (1, Some(of)) if next.touched.contains(&of) => Violation {
                 pointer: violation.pointer[format!("/{}/{}", of.0.field(), of.1).len()..].to_owned(),

@@ -3,6 +3,7 @@
 //! What is acknowledged is durable: WAL with `synchronous=FULL`.
 
 pub mod data_dir;
+pub mod issued;
 pub mod lists;
 pub mod objects;
 pub mod seal;

@@ -24,7 +24,7 @@ pub enum Operation {
 pub struct Change {
     /// What happens to it.
     pub op: Operation,
-    /// `listener`, `pool`, `certificate`, `addressList`, `map` or `defaults`.
+    /// `listener`, `pool`, `certificate`, `addressList`, `map`, `acmeAccount` or `defaults`.
     pub kind: &'static str,
     /// Its name; of `defaults`: `defaults`.
     pub name: String,

@@ -5,6 +5,7 @@
 //! in only in the nouns, so that a difference compares like with like.
 
 mod access;
+mod acme;
 mod build;
 mod check;
 mod diff;
@@ -39,7 +40,9 @@ pub use violation::Violation;
 use serde_json::Value;
 
 use crate::{
-    AddressList, Certificate, Config, Defaults, Listener, Name, Pool, SniMap, placed::PrivateKeyPem,
+    AddressList, Certificate, Config, Defaults, Listener, Name, Pool, SniMap,
+    acme::{AcmeAccount, AcmeCertificate, Secret},
+    placed::PrivateKeyPem,
 };
 use build::Findings;
 use violation::Path;
@@ -80,12 +83,13 @@ impl Format {
 }
 
 /// The kinds of objects that a document holds by name, and the field of each.
-pub const KINDS: [(&str, &str); 5] = [
+pub const KINDS: [(&str, &str); 6] = [
     ("listener", "listeners"),
     ("pool", "pools"),
     ("certificate", "certificates"),
     ("addressList", "addressLists"),
     ("map", "maps"),
+    ("acmeAccount", "acmeAccounts"),
 ];
 
 /// A document that holds.
@@ -101,8 +105,30 @@ pub struct Compiled {
     pub intent: Value,
     /// The keys that came with it, by certificate.
     pub keys: Vec<(Name, PrivateKeyPem)>,
+    /// The secrets that came with it.
+    pub secrets: Vec<GivenSecret>,
     /// The address lists that came with entries; for the others those that are stored stay.
     pub lists_with_entries: std::collections::HashSet<Name>,
+}
+
+/// A secret that came with an object. It is no part of the intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenSecret {
+    /// `acmeAccount` or `certificate`.
+    pub kind: &'static str,
+    /// Of the object.
+    pub name: String,
+    /// The secret.
+    pub secret: Secret,
+}
+
+/// What an object of `certificates` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateObject {
+    /// A chain, and the key that came with it.
+    Chain(Certificate, Option<PrivateKeyPem>),
+    /// To be issued.
+    Acme(Box<AcmeCertificate>),
 }
 
 /// Text to tree.
@@ -171,9 +197,13 @@ pub fn compile(mut document: Node) -> Result<Compiled, Vec<Violation>> {
         pools: named(&document, "pools", &mut found, |node, path, found| {
             build::pool(node, &defaults, path, found)
         }),
-        certificates: named(&document, "certificates", &mut found, build::certificate),
+        certificates: named(&document, "certificates", &mut found, |node, path, found| {
+            node.field("acme").is_none().then(|| build::certificate(node, path, found))?
+        }),
         address_lists: named(&document, "addressLists", &mut found, lists::address_list),
         maps: named(&document, "maps", &mut found, lists::map),
+        acme_accounts: named(&document, "acmeAccounts", &mut found, acme::account),
+        acme_certificates: each(&document, "certificates", &mut found, acme::certificate),
     };
     let pointers = references::Pointers::of(&document);
     config.listeners.sort_by(|a, b| a.name.cmp(&b.name));
@@ -181,16 +211,19 @@ pub fn compile(mut document: Node) -> Result<Compiled, Vec<Violation>> {
     config.certificates.sort_by(|a, b| a.name.cmp(&b.name));
     config.address_lists.sort_by(|a, b| a.name.cmp(&b.name));
     config.maps.sort_by(|a, b| a.name.cmp(&b.name));
+    config.acme_accounts.sort_by(|a, b| a.name.cmp(&b.name));
+    config.acme_certificates.sort_by(|a, b| a.name.cmp(&b.name));
     // Objects that did not build are missing from `config`; references to them are no second mistake.
     references::check(&config, &pointers, &mut found.errors);
     if !found.errors.is_empty() {
         return Err(sorted(found.errors));
     }
     let keys = names::take_keys(&mut document);
+    let secrets = names::take_secrets(&mut document);
     let lists_with_entries = names::take_entries(&mut document);
     names::sort(&mut document);
     let (warnings, intent) = (sorted(found.warnings), document.to_json());
-    Ok(Compiled { config, defaults, warnings, intent, keys, lists_with_entries })
+    Ok(Compiled { config, defaults, warnings, intent, keys, secrets, lists_with_entries })
 }
 
 /// One object of `defaults:`, checked and built alone.
@@ -210,11 +243,26 @@ pub fn decode_pool(node: &Node, defaults: &Defaults) -> Result<Pool, Vec<Violati
     decode(node, &spec::POOL, |node, found| build::pool(node, defaults, &Path::Root, found))
 }
 
-/// One certificate, checked and built alone, and the key that came with it.
-pub fn decode_certificate(node: &Node) -> Result<(Certificate, Option<PrivateKeyPem>), Vec<Violation>> {
-    let certificate =
-        decode(node, &spec::CERTIFICATE, |node, found| build::certificate(node, &Path::Root, found))?;
-    Ok((certificate, node.field("key").and_then(Node::as_text).map(|key| PrivateKeyPem(key.to_owned()))))
+/// One certificate, checked and built alone, with the key that came with it; or one that is to be issued.
+pub fn decode_certificate(node: &Node) -> Result<CertificateObject, Vec<Violation>> {
+    decode(node, &spec::CERTIFICATE, |node, found| {
+        if node.field("acme").is_some() {
+            return acme::certificate(node, &Path::Root, found).map(Box::new).map(CertificateObject::Acme);
+        }
+        let certificate = build::certificate(node, &Path::Root, found)?;
+        let key = node.field("key").and_then(Node::as_text).map(|key| PrivateKeyPem(key.to_owned()));
+        Some(CertificateObject::Chain(certificate, key))
+    })
+}
+
+/// One account, checked and built alone.
+pub fn decode_acme_account(node: &Node) -> Result<AcmeAccount, Vec<Violation>> {
+    decode(node, &spec::acme::ACCOUNT, |node, found| acme::account(node, &Path::Root, found))
+}
+
+/// Takes the secret out of an object of `kind`, which must not stay in the intent.
+pub fn take_secret(kind: &str, object: &mut Node) -> Option<Secret> {
+    names::take_secret(kind, object)
 }
 
 /// One address list, checked and built alone; without entries when there are none to read.
@@ -244,6 +292,18 @@ fn decode<T>(
         Some(built) if found.errors.is_empty() => Ok(built),
         _ => Err(sorted(found.errors)),
     }
+}
+
+/// As [`named`], for objects whose names are looked at elsewhere.
+fn each<T>(
+    document: &Node,
+    field: &str,
+    found: &mut Findings,
+    build: impl Fn(&Node, &Path<'_>, &mut Findings) -> Option<T>,
+) -> Vec<T> {
+    let path = Path::Field(&Path::Root, field);
+    let items = document.field(field).map(Node::items).unwrap_or_default().iter().enumerate();
+    items.filter_map(|(index, item)| build(item, &Path::Index(&path, index), found)).collect()
 }
 
 fn named<T>(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::tree::{Entry, Node, NodeKind};
-use crate::{Name, placed::PrivateKeyPem};
+use crate::{Name, acme::Secret, placed::PrivateKeyPem};
 
 /// Fills in names of rules and backends that have none.
 pub(super) fn fill(document: &mut Node) {
@@ -98,6 +98,46 @@ pub(super) fn take_keys(document: &mut Node) -> Vec<(Name, PrivateKeyPem)> {
         }
     }
     keys
+}
+
+/// Where the secret of an object lies.
+fn place_of_secret(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "acmeAccount" => &["externalAccountBinding"],
+        "certificate" => &["acme", "dns"],
+        _ => &[],
+    }
+}
+
+/// Takes the secret out of an object.
+pub(super) fn take_secret(kind: &str, object: &mut Node) -> Option<Secret> {
+    let mut place = object;
+    let path = place_of_secret(kind);
+    if path.is_empty() {
+        return None;
+    }
+    for field in path {
+        place = place.field_mut(field)?;
+    }
+    let secret = place.field("secret").and_then(Node::as_text).map(|text| Secret(text.to_owned()));
+    if let NodeKind::Object(entries) = &mut place.kind {
+        entries.retain(|entry| entry.key != "secret");
+    }
+    secret
+}
+
+/// Takes the secrets out of a document.
+pub(super) fn take_secrets(document: &mut Node) -> Vec<super::GivenSecret> {
+    let mut secrets = Vec::new();
+    for (kind, field) in super::KINDS {
+        let Some(Node { kind: NodeKind::List(objects), .. }) = document.field_mut(field) else { continue };
+        for object in objects {
+            let name = name_of(object).unwrap_or_default().to_owned();
+            let secret = take_secret(kind, object);
+            secrets.extend(secret.map(|secret| super::GivenSecret { kind, name, secret }));
+        }
+    }
+    secrets
 }
 
 /// Takes the entries out of the address lists, which are not a part of revisions; gives the lists that had any.

@@ -6,13 +6,14 @@ use super::{
     tree::{Node, Position},
     violation::{Violation, nearest},
 };
-use crate::{BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap};
+use crate::{acme::AcmeCertificate, BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap};
 
 /// Where the objects of a document stand: the order of the nouns is by name.
 #[derive(Debug, Default)]
 pub(super) struct Pointers {
     listeners: HashMap<String, (usize, Option<Position>)>,
     maps: HashMap<String, (usize, Option<Position>)>,
+    certificates: HashMap<String, (usize, Option<Position>)>,
     /// Names that the document declares, also of objects that did not build.
     declared: HashMap<&'static str, HashSet<String>>,
 }
@@ -28,6 +29,7 @@ impl Pointers {
         Self {
             listeners: names("listeners").collect(),
             maps: names("maps").collect(),
+            certificates: names("certificates").collect(),
             declared: super::KINDS
                 .iter()
                 .map(|(kind, field)| (*kind, names(field).map(|(name, _)| name).collect()))
@@ -56,8 +58,9 @@ pub fn check_references(config: &Config) -> Vec<Violation> {
 
 pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
     let pools: HashSet<&Name> = config.pools.iter().map(|pool| &pool.name).collect();
+    let issued = config.acme_certificates.iter().map(|certificate| &certificate.name);
     let certificates: HashSet<&Name> =
-        config.certificates.iter().map(|certificate| &certificate.name).collect();
+        config.certificates.iter().map(|certificate| &certificate.name).chain(issued).collect();
     let known = Known {
         certificates,
         lists: config.address_lists.iter().map(|list| &list.name).collect(),
@@ -70,8 +73,46 @@ pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violatio
     for map in &config.maps {
         check_map(map, &known.pools, pointers, out);
     }
+    for certificate in &config.acme_certificates {
+        check_issued(certificate, config, &known.certificates, pointers, out);
+    }
     check_proxies(config, pointers, out);
     check_binds(config, pointers, out);
+}
+
+/// The account of a certificate that is to be issued is there, and the names of its chains on nodes are free.
+fn check_issued(
+    certificate: &AcmeCertificate,
+    config: &Config,
+    certificates: &HashSet<&Name>,
+    pointers: &Pointers,
+    out: &mut Vec<Violation>,
+) {
+    let (pointer, at) = match pointers.certificates.get(certificate.name.as_str()) {
+        Some((index, at)) => (format!("/certificates/{index}"), *at),
+        None => (format!("/certificates/{}", certificate.name), None),
+    };
+    let is_there = config.acme_accounts.iter().any(|account| account.name == certificate.account);
+    if !is_there && !pointers.declares("acmeAccount", &certificate.account) {
+        let detail = format!("there is no ACME account {:?}", certificate.account);
+        let pointer = format!("{pointer}/acme/account");
+        let violation = Violation::new(pointer, at, "dangling-reference", detail);
+        let known = config.acme_accounts.iter().map(|account| account.name.as_str());
+        out.push(match nearest(certificate.account.as_str(), known) {
+            Some(word) => violation.hint(format!("did you mean {word:?}?")),
+            None => violation,
+        });
+    }
+    for key_type in certificate.key_types.iter().skip(1) {
+        let Some(name) = certificate.placed_name(*key_type) else { continue };
+        if certificates.contains(&name) {
+            let detail = format!(
+                "its chain of key type {} is called {name:?} on nodes, as another certificate is",
+                key_type.word()
+            );
+            out.push(Violation::new(format!("{pointer}/acme/keyType"), at, "duplicate-name", detail));
+        }
+    }
 }
 
 /// A header that a backend waits for and never gets would be worse than an error.

@@ -1,5 +1,6 @@
 //! The fields of a document, declared once: checking, the JSON Schema and the table of defaults all read this.
 
+pub(super) mod acme;
 pub(super) mod discovery;
 pub(super) mod health;
 mod udp;
@@ -125,8 +126,14 @@ pub(super) static DOCUMENT: ObjectSpec = ObjectSpec {
             "Addresses by name; they change without a revision.",
         ),
         field("maps", Kind::List(&Kind::Object(&MAP)), "[]", "From server names to pools."),
+        field(
+            "acmeAccounts",
+            Kind::List(&Kind::Object(&acme::ACCOUNT)),
+            "[]",
+            "Accounts with certificate authorities.",
+        ),
     ],
-    later: &["caBundles", "acmeAccounts", "secrets", "tests"],
+    later: &["caBundles", "secrets", "tests"],
 };
 
 pub(super) static DEFAULTS: ObjectSpec = ObjectSpec {
@@ -650,6 +657,7 @@ pub(super) static CERTIFICATE: ObjectSpec = ObjectSpec {
             "The key as PEM. Never comes back out; absent: the stored key stays.",
         ),
         field("keyFile", Kind::Text, "", "A file with the key. Files only."),
+        field("acme", Kind::Object(&acme::ACME), "", "Issued and renewed by an authority, in place of `chain` and `key`."),
     ],
-    later: &["acme"],
+    later: &[],
 };
