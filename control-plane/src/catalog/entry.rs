@@ -32,14 +32,8 @@ pub enum Kind {
 
 impl Kind {
     /// Those that come by name.
-    pub const NAMED: [Self; 6] = [
-        Self::Listener,
-        Self::Pool,
-        Self::Certificate,
-        Self::AddressList,
-        Self::Map,
-        Self::AcmeAccount,
-    ];
+    pub const NAMED: [Self; 6] =
+        [Self::Listener, Self::Pool, Self::Certificate, Self::AddressList, Self::Map, Self::AcmeAccount];
 
     /// As in changes and in the store.
     pub fn word(self) -> &'static str {
@@ -181,7 +175,11 @@ impl Entry {
 
     /// Of an account: with the key of its external binding.
     pub fn acme_account(&self) -> Option<(&AcmeAccount, Option<&Secret>)> {
-        if let Noun::AcmeAccount(account, secret) = &self.noun { Some((account, secret.as_ref())) } else { None }
+        if let Noun::AcmeAccount(account, secret) = &self.noun {
+            Some((account, secret.as_ref()))
+        } else {
+            None
+        }
     }
 
     /// The object as it is answered: with `meta`.

@@ -13,9 +13,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P2
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
-    Catalog, CertificateFacts, Entry, Head, Kind, Model, WriteError,
-    entry::Noun,
-    model::stored_key,
+    Catalog, CertificateFacts, Entry, Head, Kind, Model, WriteError, entry::Noun, model::stored_key,
     next::Drafts,
 };
 use crate::store::{
@@ -138,8 +136,11 @@ pub(super) async fn draft(
     let secret = match draft_secret(store, Kind::Certificate, &name, belongs_to, given, drafts).await? {
         Some(secret) => Some(secret),
         // HTTP services may do without one, a key is nothing without.
-        None if wanted.dns.as_ref().is_some_and(|dns| dns.hook.word() == "rfc2136") && belongs_to.is_some() => {
-            let detail = format!("certificate {name:?} comes without the secret of its key, and none is stored");
+        None if wanted.dns.as_ref().is_some_and(|dns| dns.hook.word() == "rfc2136")
+            && belongs_to.is_some() =>
+        {
+            let detail =
+                format!("certificate {name:?} comes without the secret of its key, and none is stored");
             let violation = Violation::new("/acme/dns", None, "missing-secret", detail);
             return Ok(Err(vec![violation.hint("send the secret along; it never comes back out")]));
         }
@@ -255,8 +256,9 @@ fn placeholder(wanted: &AcmeCertificate) -> Result<Chain, String> {
     params.not_after = now + time::Duration::days(3_650);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(text)?;
     let chain_pem = params.self_signed(&key).map_err(text)?.pem();
-    let facts = CertificateFacts::read(&Certificate { name: wanted.name.clone(), chain_pem: chain_pem.clone() })
-        .map_err(|violation| violation.detail)?;
+    let facts =
+        CertificateFacts::read(&Certificate { name: wanted.name.clone(), chain_pem: chain_pem.clone() })
+            .map_err(|violation| violation.detail)?;
     Ok(Chain {
         key_type: KeyType::P256,
         origin: Origin::Placeholder,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use awe4lb_model::{
-    acme::AcmeCertificate,
     Config, Defaults, Name,
+    acme::AcmeCertificate,
     document::{self, CertificateObject, Node, Violation},
     placed::{NodeConfig, PrivateKeyPem},
 };
@@ -67,18 +67,16 @@ impl Model {
                 };
                 Noun::AcmeAccount(account, secret)
             }
-            Kind::Certificate => {
-                match document::decode_certificate(&node).map_err(broken)? {
-                    CertificateObject::Chain(certificate, _) => {
-                        let facts = CertificateFacts::read(&certificate)
-                            .map_err(|violation| broken(vec![violation]))?;
-                        let key =
-                            stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
-                        Noun::Certificate(certificate, key, facts)
-                    }
-                    CertificateObject::Acme(wanted) => Noun::Issued(issued::load(store, *wanted).await?),
+            Kind::Certificate => match document::decode_certificate(&node).map_err(broken)? {
+                CertificateObject::Chain(certificate, _) => {
+                    let facts =
+                        CertificateFacts::read(&certificate).map_err(|violation| broken(vec![violation]))?;
+                    let key =
+                        stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
+                    Noun::Certificate(certificate, key, facts)
                 }
-            }
+                CertificateObject::Acme(wanted) => Noun::Issued(issued::load(store, *wanted).await?),
+            },
         };
         let entry = Entry {
             number: stored.number,

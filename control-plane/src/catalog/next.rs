@@ -266,7 +266,8 @@ pub(super) async fn draft_document(
         drafts.objects.push(Draft { kind: Kind::AddressList, name, new: Some((body, noun)) });
     }
     let secret_of = |kind: Kind, name: &str| {
-        let mut given = compiled.secrets.iter().filter(|given| given.kind == kind.word() && given.name == name);
+        let mut given =
+            compiled.secrets.iter().filter(|given| given.kind == kind.word() && given.name == name);
         given.next().map(|given| given.secret.clone())
     };
     for account in compiled.config.acme_accounts {

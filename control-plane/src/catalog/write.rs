@@ -208,7 +208,8 @@ impl Catalog {
             write_secret(&mut tx, (kind.word(), name, belongs_to), &sealed, &revision.created_at).await?;
         }
         for name in new_chains {
-            let Some(issued) = next.model.get(Kind::Certificate, name).and_then(|entry| entry.issued()) else {
+            let Some(issued) = next.model.get(Kind::Certificate, name).and_then(|entry| entry.issued())
+            else {
                 continue;
             };
             write_chains(&mut tx, &self.store, name, &issued.chains).await?;
@@ -226,7 +227,8 @@ fn check_references(next: &Next) -> Result<(), WriteError> {
     }
     // Whose fault it is: the object that a pointer names.
     let holder = |violation: &Violation| {
-        let kinds = [(Kind::Listener, "/listeners/"), (Kind::Map, "/maps/"), (Kind::Certificate, "/certificates/")];
+        let kinds =
+            [(Kind::Listener, "/listeners/"), (Kind::Map, "/maps/"), (Kind::Certificate, "/certificates/")];
         kinds.into_iter().find_map(|(kind, start)| {
             let rest = violation.pointer.strip_prefix(start)?;
             Some((kind, rest.split('/').next().unwrap_or(rest).to_owned()))
@@ -235,8 +237,11 @@ fn check_references(next: &Next) -> Result<(), WriteError> {
     let touched = |violation: &Violation| holder(violation).is_some_and(|of| next.touched.contains(&of));
     if violations.iter().any(touched) {
         // A write of one object points into it; one of several says which.
-        let holders =
-            next.touched.iter().filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Map | Kind::Certificate)).count();
+        let holders = next
+            .touched
+            .iter()
+            .filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Map | Kind::Certificate))
+            .count();
         let relative = |violation: Violation| match (holders, holder(&violation)) {
             (1, Some(of)) if next.touched.contains(&of) => Violation {
                 pointer: violation.pointer[format!("/{}/{}", of.0.field(), of.1).len()..].to_owned(),

@@ -43,13 +43,12 @@ impl Store {
 
     /// The secret of an object, by what it belongs to.
     pub async fn secret(&self, kind: &str, name: &str, belongs_to: &str) -> anyhow::Result<Option<Secret>> {
-        let row =
-            sqlx::query("SELECT sealed FROM secrets WHERE kind = ? AND name = ? AND belongs_to = ?")
-                .bind(kind)
-                .bind(name)
-                .bind(belongs_to)
-                .fetch_optional(self.writer())
-                .await?;
+        let row = sqlx::query("SELECT sealed FROM secrets WHERE kind = ? AND name = ? AND belongs_to = ?")
+            .bind(kind)
+            .bind(name)
+            .bind(belongs_to)
+            .fetch_optional(self.writer())
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let plain = self.unseal(row.try_get("sealed")?)?;
         Ok(Some(Secret(std::str::from_utf8(&plain)?.to_owned())))

@@ -158,7 +158,8 @@ fn read_document(path: &Path) -> Result<(NodeConfig, Vec<PathBuf>), Refused> {
     }
     if let Some(certificate) = compiled.config.acme_certificates.first() {
         let pointer = format!("/certificates/{}/acme", certificate.name);
-        let detail = "certificates are issued by the control plane; a node alone takes a chain and a key".to_owned();
+        let detail =
+            "certificates are issued by the control plane; a node alone takes a chain and a key".to_owned();
         return Err(Refused::Invalid(vec![Violation::new(pointer, None, "not-supported-yet", detail)]));
     }
     Ok((number_locally(compiled.config, &compiled.keys), files.into_inner()))

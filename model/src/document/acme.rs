@@ -160,7 +160,12 @@ fn dns(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<AcmeDns> {
     let servers = servers.iter().enumerate().filter_map(|(index, item)| {
         let address = item.as_text().and_then(server);
         if address.is_none() {
-            found.error(&Path::Index(&list, index), item, "bad-value", "write 192.0.2.53 or [2001:db8::53]:53");
+            found.error(
+                &Path::Index(&list, index),
+                item,
+                "bad-value",
+                "write 192.0.2.53 or [2001:db8::53]:53",
+            );
         }
         address
     });
@@ -176,7 +181,12 @@ fn dns(node: &Node, path: &Path<'_>, found: &mut Findings) -> Option<AcmeDns> {
 fn hook(node: &Node, word: &str, path: &Path<'_>, found: &mut Findings) -> Option<DnsHook> {
     let mut wanted = |field: &str, what: &str| {
         if node.field(field).is_none() {
-            found.error(path, node, "missing-field", format!("a hook of type {word} needs {field:?}: {what}"));
+            found.error(
+                path,
+                node,
+                "missing-field",
+                format!("a hook of type {word} needs {field:?}: {what}"),
+            );
         }
     };
     match word {

@@ -6,7 +6,9 @@ use super::{
     tree::{Node, Position},
     violation::{Violation, nearest},
 };
-use crate::{acme::AcmeCertificate, BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap};
+use crate::{
+    BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap, acme::AcmeCertificate,
+};
 
 /// Where the objects of a document stand: the order of the nouns is by name.
 #[derive(Debug, Default)]

@@ -657,7 +657,12 @@ pub(super) static CERTIFICATE: ObjectSpec = ObjectSpec {
             "The key as PEM. Never comes back out; absent: the stored key stays.",
         ),
         field("keyFile", Kind::Text, "", "A file with the key. Files only."),
-        field("acme", Kind::Object(&acme::ACME), "", "Issued and renewed by an authority, in place of `chain` and `key`."),
+        field(
+            "acme",
+            Kind::Object(&acme::ACME),
+            "",
+            "Issued and renewed by an authority, in place of `chain` and `key`.",
+        ),
     ],
     later: &[],
 };
