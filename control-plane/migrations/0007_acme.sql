@@ -26,8 +26,9 @@ CREATE TABLE acme_accounts (
     name TEXT NOT NULL,
     directory TEXT NOT NULL,
     external_key_id TEXT NOT NULL,           -- empty: none
-    contact TEXT NOT NULL,                   -- JSON, as the authority was told; empty: it was told nothing yet
-    sealed BLOB NOT NULL,                    -- key and, once there is one, the URL of the account
+    url TEXT NOT NULL,                       -- where the authority keeps it; empty: not known there yet
+    contact TEXT NOT NULL,                   -- JSON, as the authority was told
+    sealed BLOB NOT NULL,                    -- the key, PKCS#8
     created_at TEXT NOT NULL,
     PRIMARY KEY (name, directory, external_key_id)
 ) STRICT;
@@ -39,6 +40,7 @@ CREATE TABLE acme_orders (
     wanted TEXT NOT NULL,                    -- JSON of what was ordered: another wish makes another order
     url TEXT NOT NULL,
     sealed_key BLOB NOT NULL,                -- the key of the certificate to come
+    challenge INTEGER NOT NULL,              -- which kind of the wanted ones is tried: 0, the first
     presented TEXT NOT NULL,                 -- JSON: records in zones, to be taken out again
     placed_at TEXT NOT NULL,
     PRIMARY KEY (certificate, key_type)
@@ -49,14 +51,17 @@ CREATE TABLE acme_attempts (
     certificate TEXT NOT NULL,
     key_type TEXT NOT NULL,
     failures INTEGER NOT NULL,               -- in a row
-    next_try TEXT NOT NULL,                  -- RFC 3339
+    failed_at INTEGER NOT NULL,              -- unix seconds
+    not_sooner INTEGER NOT NULL,             -- unix seconds: what the authority asked for
     last_error TEXT NOT NULL,                -- JSON
     PRIMARY KEY (certificate, key_type)
 ) STRICT;
 
--- Orders that were placed, for a day, to be counted.
+-- Orders that were placed lately, to be counted: written before the authority is asked.
 CREATE TABLE acme_placed (
+    directory TEXT NOT NULL,
+    account TEXT NOT NULL,
     certificate TEXT NOT NULL,
     placed_at INTEGER NOT NULL               -- unix seconds
 ) STRICT;
-CREATE INDEX acme_placed_when ON acme_placed (certificate, placed_at);
+CREATE INDEX acme_placed_when ON acme_placed (directory, account, placed_at);

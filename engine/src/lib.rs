@@ -14,4 +14,5 @@ pub mod preamble;
 pub mod proxy_protocol;
 pub mod quic;
 pub mod rate;
+pub mod renewal;
 pub mod route;

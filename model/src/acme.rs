@@ -31,6 +31,8 @@ pub struct AcmeAccount {
     pub external_key_id: Option<Box<str>>,
     /// Certificates (PEM) that are trusted instead of those of the system.
     pub ca_pem: Option<Box<str>>,
+    /// Orders that the authority takes on the average; up to three hours' worth at once.
+    pub orders_per_hour: u32,
 }
 
 /// What is to be issued, and how.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    build::{Findings, boolean, duration, name, one_or_many, text},
+    build::{Findings, boolean, duration, name, number, one_or_many, text},
     scalars,
     spec::acme::DNS_TYPES,
     tree::{Node, NodeKind},
@@ -16,6 +16,8 @@ use crate::acme::{
     AcmeAccount, AcmeCertificate, AcmeChallenge, AcmeDns, DnsHook, KeyType, MAX_DOMAINS, TsigAlgorithm,
 };
 
+/// What the largest public authority takes on the average.
+const ORDERS_PER_HOUR: u32 = 100;
 /// How long a record may take.
 const DNS_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -28,12 +30,7 @@ pub(super) fn account(node: &Node, path: &Path<'_>, found: &mut Findings) -> Opt
         let detail = "without your agreement to its terms an authority gives no account";
         found.error(&Path::Field(path, "termsAgreed"), agreed, "terms-not-agreed", detail);
     }
-    let contact: Vec<Box<str>> = texts(node, "contact");
-    for (index, one) in contact.iter().enumerate().filter(|(_, one)| !one.contains(':')) {
-        let list = Path::Field(path, "contact");
-        let detail = format!("{one:?} is no URL: write mailto:{one}");
-        found.error(&Path::Index(&list, index), node.field("contact")?, "bad-value", detail);
-    }
+    let contact = contacts(node, path, found);
     let binding = node.field("externalAccountBinding");
     if let Some(secret) = binding.and_then(|binding| binding.field("secret"))
         && !secret.as_text().is_some_and(is_base64)
@@ -47,7 +44,27 @@ pub(super) fn account(node: &Node, path: &Path<'_>, found: &mut Findings) -> Opt
         contact,
         external_key_id: binding.and_then(|binding| text(binding, "keyId")).map(Into::into),
         ca_pem: text(node, "ca").map(Into::into),
+        orders_per_hour: number(node, "ordersPerHour").unwrap_or(ORDERS_PER_HOUR),
     })
+}
+
+/// URLs; an address for mail may be written as it is.
+fn contacts(node: &Node, path: &Path<'_>, found: &mut Findings) -> Vec<Box<str>> {
+    let list = Path::Field(path, "contact");
+    let items = node.field("contact").map(Node::items).unwrap_or_default();
+    let contact = items.iter().enumerate().filter_map(|(index, item)| {
+        let text = item.as_text()?;
+        match text.split_once('@') {
+            _ if text.contains(':') => Some(text.into()),
+            Some((who, at)) if !who.is_empty() && !at.is_empty() => Some(format!("mailto:{text}").into()),
+            _ => {
+                let detail = format!("{text:?} is no address for mail and no URL: write ops@example.com");
+                found.error(&Path::Index(&list, index), item, "bad-value", detail);
+                None
+            }
+        }
+    });
+    contact.collect()
 }
 
 /// The certificate of an object that has `acme`.

@@ -19,7 +19,7 @@ pub(in crate::document) static ACCOUNT: ObjectSpec = ObjectSpec {
             Kind::Bool,
             "That you agree to the authority's terms of service: without `true` there is no account.",
         ),
-        field("contact", Kind::List(&Kind::Text), "[]", "How the authority reaches you: `mailto:` URLs."),
+        field("contact", Kind::List(&Kind::Text), "[]", "How the authority reaches you: addresses for mail."),
         field(
             "externalAccountBinding",
             Kind::Object(&EXTERNAL),
@@ -31,6 +31,12 @@ pub(in crate::document) static ACCOUNT: ObjectSpec = ObjectSpec {
             Kind::Pem("CERTIFICATE"),
             "",
             "Whom to trust instead of the system's: a private authority's root.",
+        ),
+        field(
+            "ordersPerHour",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "100",
+            "Orders that the authority takes; up to three hours' worth are placed at once, the others wait.",
         ),
     ],
     later: &["keyType"],
