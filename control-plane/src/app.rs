@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet, options::Options,
-    rest::trace::Answers, stats::Stats, store::Store,
+    acme::Acme, auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet,
+    options::Options, rest::trace::Answers, stats::Stats, store::Store,
 };
 
 /// The parts of the running control plane.
@@ -25,6 +25,8 @@ pub struct AppState {
     pub fleet: Fleet,
     /// Sources of backends.
     pub discovery: Discovery,
+    /// Orders of certificates.
+    pub acme: Acme,
     /// Counters.
     pub stats: Stats,
     /// HTTP answers by status.

@@ -1,5 +1,6 @@
 //! The control plane: keeps the configuration, offers REST and the console, and streams to nodes what they run.
 
+pub mod acme;
 pub mod app;
 pub mod auth;
 pub mod catalog;

@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme::Acme,
     app::{App, AppState},
     auth::Auth,
     catalog::Catalog,
@@ -51,6 +52,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let stats = Stats::open(&stats_path).await?;
     let fleet = Fleet::open(store.clone(), catalog.subscribe(), events.clone(), stats.clone()).await?;
     let discovery = Discovery::open(store.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
+    let acme =
+        Acme::open(store.clone(), catalog.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
     let auth = Auth::open(store.clone()).await?;
     let stop = CancellationToken::new();
     let app: App = Arc::new(AppState {
@@ -62,6 +65,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         events,
         fleet,
         discovery,
+        acme,
         stats,
         answers: rest::trace::Answers::default(),
         stop: stop.clone(),
@@ -83,6 +87,10 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.discovery.run(app.catalog.subscribe(), stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.acme.run(app.catalog.subscribe(), stop).await }
         }),
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());

@@ -24,7 +24,13 @@ impl Drop for Group {
 }
 
 pub(crate) async fn ask(source: &ExecSource, allowed: &Allowed) -> Result<Answer, Failure> {
-    let Some((program, arguments)) = source.argv.split_first() else {
+    format::read(&run(&source.argv, source.max_bytes, allowed).await?, &source.format)
+}
+
+/// Runs an allowed program to its end: what it wrote, at most so many bytes. When this is given up, it is killed with all that
+/// it started.
+pub async fn run(argv: &[Box<str>], max_bytes: u32, allowed: &Allowed) -> Result<Vec<u8>, Failure> {
+    let Some((program, arguments)) = argv.split_first() else {
         return Err(Failure::new("no program"));
     };
     allowed.program(program)?;
@@ -44,7 +50,7 @@ pub(crate) async fn ask(source: &ExecSource, allowed: &Allowed) -> Result<Answer
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Failure::new("no pipes"));
     };
-    let most = u64::from(source.max_bytes);
+    let most = u64::from(max_bytes);
     let (mut output, mut complaint) = (Vec::new(), Vec::new());
     let mut stdout = stdout.take(most + 1);
     let mut complaints = stderr.take(64 * 1024);
@@ -62,5 +68,5 @@ pub(crate) async fn ask(source: &ExecSource, allowed: &Allowed) -> Result<Answer
             format!("{program}: {status}: {complaint}").trim_end_matches(": ").to_owned(),
         ));
     }
-    format::read(&output, &source.format)
+    Ok(output)
 }

@@ -14,7 +14,7 @@ mod dns;
 #[cfg(feature = "control-plane")]
 mod docker;
 #[cfg(feature = "control-plane")]
-mod exec;
+pub mod exec;
 #[cfg(feature = "control-plane")]
 mod file;
 pub mod follow;
@@ -37,7 +37,7 @@ mod sentinel;
 #[cfg(feature = "control-plane")]
 mod swarm;
 #[cfg(feature = "control-plane")]
-mod web;
+pub mod web;
 
 pub use answer::{Answer, Endpoint, Failure};
 pub use ask::{Allowed, Asker};

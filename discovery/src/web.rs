@@ -22,7 +22,7 @@ const TOLD: usize = 200;
 const MAX_PEM: u64 = 256 * 1024;
 
 /// A client that keeps its connections, and is made anew when the files of its certificate change.
-pub(crate) struct Web {
+pub struct Web {
     client: Client,
     identity: Option<(Box<str>, Box<str>)>,
     stamps: [Option<Stamp>; 2],
@@ -47,7 +47,8 @@ impl Resolve for Guarded {
 }
 
 impl Web {
-    pub(crate) fn new(tls: &ClientTls, allowed: &Arc<Allowed>) -> Result<Self, Failure> {
+    /// Trusts what `tls` says, and asks nobody who is not allowed.
+    pub fn new(tls: &ClientTls, allowed: &Arc<Allowed>) -> Result<Self, Failure> {
         Self::over(None, tls, allowed)
     }
 
@@ -93,7 +94,7 @@ impl Web {
     }
 
     /// To ask with; cheap to clone.
-    pub(crate) fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         self.client.clone()
     }
 }
@@ -118,7 +119,7 @@ pub(crate) fn fresh<'a>(
 }
 
 /// A URL whose host, where that is an address, may be asked. An address is looked up by nobody.
-pub(crate) fn url(text: &str, allowed: &Allowed) -> Result<Url, Failure> {
+pub fn url(text: &str, allowed: &Allowed) -> Result<Url, Failure> {
     let url: Url = text.parse().map_err(|error| Failure::new(format!("url: {error}")))?;
     let literal = url.host_str().map(|host| host.trim_matches(['[', ']'])).and_then(|host| host.parse().ok());
     match literal {
@@ -128,7 +129,7 @@ pub(crate) fn url(text: &str, allowed: &Allowed) -> Result<Url, Failure> {
 }
 
 /// Why an answer is none, in words: the status, what the server says of it, and what to look at.
-pub(crate) async fn refused(response: Response, hint: &str) -> Failure {
+pub async fn refused(response: Response, hint: &str) -> Failure {
     let status = response.status();
     if status.is_redirection() {
         return Failure::new(format!("{status}: redirects are not followed; give the address it leads to"));
@@ -154,7 +155,7 @@ fn words(text: &str) -> String {
 }
 
 /// The whole body, if it is not larger than `most`.
-pub(crate) async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
+pub async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| Failure::new(chain(&error)))? {
         if body.len() + piece.len() > most {
@@ -179,7 +180,7 @@ pub(crate) fn secret(file: &str, allowed: &Allowed) -> Result<String, Failure> {
 }
 
 /// The causes of an error, outermost first: the outermost alone says nothing.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

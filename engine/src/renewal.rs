@@ -300,7 +300,8 @@ mod tests {
         assert!(world.most_in(3 * 3_600) <= 300);
         // The first day takes what is allowed; later days are spread over a week and more.
         let later: Vec<i64> = world.placed.iter().copied().filter(|at| *at > 10 * DAY).collect();
-        let busiest = later.iter().map(|at| later.iter().filter(|other| (*at..*at + DAY).contains(other)).count());
+        let busiest =
+            later.iter().map(|at| later.iter().filter(|other| (*at..*at + DAY).contains(other)).count());
         let busiest = busiest.max().unwrap_or(0);
         assert!(busiest < 200, "{busiest} renewals in one day");
         assert!((5_000..7_500).contains(&world.placed.len()), "{} orders", world.placed.len());

@@ -10,7 +10,7 @@ use x509_parser::{
 };
 
 /// What the leaf of a chain says.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateFacts {
     /// RFC 3339.
@@ -23,6 +23,10 @@ pub struct CertificateFacts {
     pub key_type: String,
     /// SHA-256 of the leaf, hex.
     pub fingerprint: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// Of its issuer, hex.
+    pub serial: String,
     #[serde(skip)]
     pub(super) public_key: Vec<u8>,
 }
@@ -98,6 +102,8 @@ fn facts(der: &[u8], leaf: &X509Certificate<'_>) -> Result<CertificateFacts, Str
         names: names(leaf),
         key_type: key_type(leaf),
         fingerprint: hex::encode(Sha256::digest(der)),
+        issuer: leaf.issuer().to_string(),
+        serial: hex::encode(leaf.raw_serial()),
         public_key: leaf.public_key().raw.to_vec(),
     })
 }

@@ -90,6 +90,16 @@ impl Issued {
         self.chains.iter().find(|chain| chain.key_type == key_type)
     }
 
+    /// Whether nothing is issued yet, and nothing was there before.
+    pub fn is_placeholder(&self) -> bool {
+        self.chains.iter().all(|chain| chain.origin == Origin::Placeholder)
+    }
+
+    /// The chains that nodes get.
+    pub fn serving(&self) -> impl Iterator<Item = &Chain> {
+        self.placed_chains().into_iter().map(|(_, chain)| chain)
+    }
+
     /// What nodes get: a placeholder only where there is nothing else.
     fn placed_chains(&self) -> Vec<(Name, &Chain)> {
         let real = self.chains.iter().any(|chain| chain.origin != Origin::Placeholder);

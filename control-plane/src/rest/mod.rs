@@ -1,6 +1,7 @@
 //! REST, the console, `/metrics`: everything that speaks HTTP.
 
 pub mod body;
+mod certificates;
 mod config;
 mod console;
 mod discovery;
@@ -39,6 +40,7 @@ pub fn table() -> Vec<Route> {
     table.extend(session::routes());
     table.extend(tokens::routes());
     table.extend(objects::routes());
+    table.extend(certificates::routes());
     table.extend(lists::routes());
     table.extend(config::routes());
     table.extend(explain::routes());

@@ -160,6 +160,7 @@ pub fn routes() -> Vec<Route> {
     object_routes!(table, Kind::Certificate, "Certificate", "certificates", Role::Operator);
     object_routes!(table, Kind::AddressList, "AddressList", "address-lists", Role::Operator);
     object_routes!(table, Kind::Map, "Map", "maps", Role::Operator);
+    object_routes!(table, Kind::AcmeAccount, "AcmeAccount", "acme-accounts", Role::Operator);
     part_routes!(table, Kind::Listener, "Rule", "/api/v1/listeners/{name}/rules/{part}");
     part_routes!(table, Kind::Pool, "Backend", "/api/v1/pools/{name}/backends/{part}");
     table

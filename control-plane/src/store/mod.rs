@@ -2,6 +2,7 @@
 //!
 //! What is acknowledged is durable: WAL with `synchronous=FULL`.
 
+pub mod acme;
 pub mod data_dir;
 pub mod issued;
 pub mod lists;

@@ -1,0 +1,163 @@
+//! Why an order failed: in the authority's words, and what to do about it.
+
+use std::time::{Duration, SystemTime};
+
+use instant_acme::{Error, Identifier, Problem};
+use serde::{Deserialize, Serialize};
+
+/// A failure as it is shown and stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// RFC 3339.
+    pub at: String,
+    /// `urn:ietf:params:acme:error:…` of the authority, or `awe4lb:…`.
+    pub r#type: String,
+    /// What happened.
+    pub detail: String,
+    /// What to do.
+    pub hint: String,
+    /// Which of the names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// By which kind of challenge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+    /// Nodes that had not confirmed the challenge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// What the authority asked for.
+    #[serde(skip)]
+    pub retry_after: Option<SystemTime>,
+}
+
+impl Failure {
+    /// One of ours.
+    pub fn new(word: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            at: jiff::Timestamp::now().to_string(),
+            r#type: format!("awe4lb:{word}"),
+            detail: detail.into(),
+            hint: hint.into(),
+            domain: None,
+            challenge: None,
+            nodes: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// Nothing can be stored: nothing is ordered then.
+    pub fn storage(error: impl std::fmt::Display) -> Self {
+        Self::new(
+            "storage",
+            format!("{error:#}"),
+            "nothing is ordered that could not be stored: look at the disk of the control plane",
+        )
+    }
+
+    /// Of the authority's own words.
+    pub fn of_problem(problem: &Problem) -> Self {
+        let kind = problem.r#type.clone().unwrap_or_else(|| "about:blank".to_owned());
+        let mut detail = problem.detail.clone().unwrap_or_else(|| problem.to_string());
+        let mut domain = None;
+        for sub in &problem.subproblems {
+            let name = sub.identifier.as_ref().map(|identifier: &Identifier| match identifier {
+                Identifier::Dns(name) => name.clone(),
+                other => format!("{other:?}"),
+            });
+            let said = sub.detail.as_deref().unwrap_or_default();
+            detail.push_str(&format!("; {}: {said}", name.as_deref().unwrap_or("?")));
+            domain = domain.or(name);
+        }
+        Self { domain, hint: hint(&kind).to_owned(), r#type: kind, ..Self::new("", detail, "") }
+    }
+
+    /// Of an answer that is none, or of one that says no. What the client saw of the network comes first.
+    pub fn of_error(error: &Error, retry_after: Option<SystemTime>) -> Self {
+        let failure = match error {
+            Error::Api(problem) => Self::of_problem(problem),
+            Error::Timeout(_) => Self::new(
+                "timeout",
+                "the authority did not get on with the order in time",
+                "the order is taken up again later; see whether the authority reports an incident",
+            ),
+            Error::Unsupported(what) => {
+                Self::new("unsupported", format!("the authority does not support {what}"), "")
+            }
+            Error::Json(error) => Self::new(
+                "malformed",
+                format!("the authority's answer cannot be read: {error}"),
+                "is the directory's URL that of an ACME directory?",
+            ),
+            other => Self::new(
+                "unreachable",
+                causes(other),
+                "can this machine reach the authority, and does it trust its certificate (\"ca\" of the account)?",
+            ),
+        };
+        Self { retry_after, ..failure }
+    }
+
+    /// With whom and how it was tried.
+    #[must_use]
+    pub fn of(mut self, domain: &str, challenge: &str) -> Self {
+        self.domain.get_or_insert_with(|| domain.to_owned());
+        self.challenge = Some(challenge.to_owned());
+        self
+    }
+
+    /// Whether another kind of challenge may do better.
+    pub fn is_of_challenge(&self) -> bool {
+        self.challenge.is_some()
+    }
+
+    /// Not before, in unix seconds; 0: nobody said.
+    pub fn not_sooner(&self) -> i64 {
+        let at = self.retry_after.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        at.map_or(0, |at: Duration| i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The causes, outermost first.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(&format!(": {next}"));
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What to do about errors of RFC 8555 6.7.
+fn hint(kind: &str) -> &'static str {
+    match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {
+        "dns" => {
+            "the authority found no address or record: does the name exist in public DNS, and lead to the nodes?"
+        }
+        "connection" | "tls" => {
+            "the authority could not connect: is port 80 (http-01) or 443 (tls-alpn-01) of every address of the name open, and a listener of ours behind it?"
+        }
+        "unauthorized" | "incorrectResponse" => {
+            "somebody else answered: do all addresses of the name lead to nodes of this fleet, and has the listener acmeHttp01?"
+        }
+        "caa" => "a CAA record of the domain names other authorities: add this one",
+        "rateLimited" => "the authority takes no more for now: it is asked again when it said so",
+        "rejectedIdentifier" => "the authority issues nothing for this name",
+        "externalAccountRequired" => {
+            "the authority wants accounts bound to one of its own: set externalAccountBinding"
+        }
+        "userActionRequired" => {
+            "the terms of service have changed: read them at the authority and agree there"
+        }
+        "invalidContact" | "unsupportedContact" => "the authority does not take the contact of the account",
+        "accountDoesNotExist" => "the authority does not know the account any more: it is registered anew",
+        "badCSR" | "badPublicKey" => "the authority does not take this type of key: try another keyType",
+        "unsupportedIdentifier" => "the authority does not issue for this kind of name",
+        "serverInternal" => "the authority has a fault of its own: it is asked again later",
+        _ => "",
+    }
+}

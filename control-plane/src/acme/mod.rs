@@ -1,0 +1,378 @@
+//! Certificates that authorities issue by ACME (RFC 8555), for the whole fleet: ordered when they are wished for, renewed in
+//! time, tried again with patience.
+//!
+//! [`order`] is one order; here is when there is one. The decisions are those of [`awe4lb_engine::renewal`].
+
+pub mod account;
+mod authority;
+mod dns;
+mod failure;
+mod live;
+pub mod order;
+mod presenter;
+mod suggestions;
+mod verify;
+mod view;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use awe4lb_discovery::Allowed;
+use awe4lb_engine::renewal::{self, Life, Next};
+use awe4lb_model::acme::KeyType;
+use serde_json::json;
+use tokio::{
+    sync::{Notify, watch::Receiver},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    catalog::{Catalog, Chain, ChainOrigin, Head, Issued, Kind},
+    events::Events,
+    fleet::Fleet,
+    store::{Store, acme::StoredAttempt},
+};
+use account::Accounts;
+pub use failure::Failure;
+use live::Live;
+use order::{BUDGET, Clerk, Job, source_of};
+pub use view::{AccountView, CertificateView};
+
+/// Orders at a time.
+const AT_ONCE: usize = 8;
+/// What changes by itself (a clock that is set, say) is seen after this at the latest.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// A certificate and one of its key types.
+type Key = (String, KeyType);
+
+/// The orders of the fleet. Cheap to clone.
+#[derive(Clone)]
+pub struct Acme(Arc<Inner>);
+
+struct Inner {
+    clerk: Clerk,
+    events: Events,
+    live: Mutex<BTreeMap<Key, Live>>,
+    /// Why an account could not be used lately, by name.
+    troubles: Mutex<BTreeMap<String, Failure>>,
+    /// Something is to be looked at now.
+    moved: Notify,
+    orders: Mutex<BTreeMap<(String, &'static str), u64>>,
+}
+
+impl Acme {
+    /// Loads what went wrong before.
+    pub async fn open(
+        store: Store,
+        catalog: Catalog,
+        fleet: Fleet,
+        events: Events,
+        allowed: Allowed,
+    ) -> anyhow::Result<Self> {
+        let mut live: BTreeMap<Key, Live> = BTreeMap::new();
+        for (key, attempt) in store.acme_attempts().await? {
+            live.insert(key, Live::of(attempt));
+        }
+        let allowed = Arc::new(allowed);
+        let accounts = Accounts::new(store.clone(), allowed.clone());
+        Ok(Self(Arc::new(Inner {
+            clerk: Clerk { store, catalog, fleet, accounts, allowed },
+            events,
+            live: Mutex::new(live),
+            troubles: Mutex::default(),
+            moved: Notify::new(),
+            orders: Mutex::default(),
+        })))
+    }
+
+    /// Orders, until `stop`.
+    pub async fn run(&self, head: Receiver<Arc<Head>>, stop: CancellationToken) {
+        tokio::select! {
+            () = self.order_forever(head) => {}
+            () = self.ask_for_suggestions() => {}
+            () = self.watch_ends() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn order_forever(&self, mut head: Receiver<Arc<Head>>) {
+        let mut running: JoinSet<Key> = JoinSet::new();
+        loop {
+            let now = jiff::Timestamp::now().as_second();
+            let current = head.borrow_and_update().clone();
+            self.forget_the_gone(&current).await;
+            let mut waiting = self.due(&current, now);
+            // Who ends first comes first.
+            waiting.sort_by_key(|(_, next, ends)| (*ends, next.at));
+            let mut soonest = LOOK;
+            for (key, next, _) in waiting {
+                if next.at > now {
+                    soonest = soonest.min(Duration::from_secs(next.at.abs_diff(now)));
+                } else if running.len() < AT_ONCE {
+                    if let Some(job) = self.job(&current, &key) {
+                        self.live(&key, |live| live.begin());
+                        let this = self.clone();
+                        running.spawn(async move { this.order(key, job).await });
+                    }
+                }
+            }
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return },
+                () = self.0.moved.notified() => {}
+                Some(ended) = running.join_next() => if let Err(error) = ended {
+                    tracing::error!("an order ended badly: {error}");
+                },
+                () = tokio::time::sleep(soonest.max(Duration::from_millis(100))) => {}
+            }
+        }
+    }
+
+    /// When each certificate is due that is not being ordered, and when it ends.
+    fn due(&self, head: &Head, now: i64) -> Vec<(Key, Next, i64)> {
+        let mut due = Vec::new();
+        for (name, issued) in issued(head) {
+            // The key types of a name come one after another: the authority is convinced once.
+            let is_busy = |live: &BTreeMap<Key, Live>| {
+                issued
+                    .wanted
+                    .key_types
+                    .iter()
+                    .any(|of| live.get(&(name.to_owned(), *of)).is_some_and(|one| one.step.is_some()))
+            };
+            if is_busy(&self.all()) {
+                continue;
+            }
+            let first = issued.wanted.key_types.iter().filter_map(|key_type| {
+                let key = (name.to_owned(), *key_type);
+                let next = self.next(head, issued, &key)?;
+                let ends =
+                    self.current(head, issued, *key_type).map_or(0, |chain| verify::life(&chain.facts).1);
+                Some((key, next, ends))
+            });
+            let mut of_name: Vec<_> = first.collect();
+            of_name.sort_by_key(|(_, next, _)| next.at.max(now));
+            due.extend(of_name.into_iter().next());
+        }
+        due
+    }
+
+    /// When a certificate is ordered next. None: its account is not there.
+    fn next(&self, head: &Head, issued: &Issued, key: &Key) -> Option<Next> {
+        head.model.get(Kind::AcmeAccount, issued.wanted.account.as_str())?;
+        let known = {
+            let all = self.all();
+            all.get(key).map(|live| (live.attempt.clone(), live.window, live.is_forced)).unwrap_or_default()
+        };
+        let (attempt, window, is_forced) = known;
+        let current = self.current(head, issued, key.1);
+        let life = current.map(|chain| {
+            let (not_before, not_after) = verify::life(&chain.facts);
+            Life { not_before, not_after }
+        });
+        if is_forced {
+            return Some(Next { at: attempt.not_sooner, why: renewal::Why::Missing });
+        }
+        let luck = current.map_or_else(|| luck(&key.0), |chain| luck(&chain.facts.fingerprint));
+        Some(renewal::next(&renewal::Known {
+            life,
+            window: window.filter(|_| current.is_some()),
+            renew_before: issued
+                .wanted
+                .renew_before
+                .map(|before| i64::try_from(before.as_secs()).unwrap_or(0)),
+            failures: attempt.failures,
+            last_failure: attempt.failed_at,
+            not_sooner: attempt.not_sooner,
+            luck,
+        }))
+    }
+
+    /// The chain that serves, if it is what is wished: by this authority, for these names.
+    fn current<'a>(&self, head: &Head, issued: &'a Issued, key_type: KeyType) -> Option<&'a Chain> {
+        let (account, _) =
+            head.model.get(Kind::AcmeAccount, issued.wanted.account.as_str())?.acme_account()?;
+        let source = source_of(account, &issued.wanted);
+        issued.chain(key_type).filter(|chain| {
+            chain.origin == ChainOrigin::Acme(source)
+                && issued.wanted.domains.iter().all(|domain| verify::covers(&chain.facts, domain))
+        })
+    }
+
+    fn job(&self, head: &Head, key: &Key) -> Option<Job> {
+        let issued = head.model.get(Kind::Certificate, &key.0)?.issued()?;
+        let entry = head.model.get(Kind::AcmeAccount, issued.wanted.account.as_str())?;
+        let (account, account_secret) = entry.acme_account()?;
+        let (this, of) = (self.clone(), key.clone());
+        Some(Job {
+            wanted: issued.wanted.clone(),
+            secret: issued.secret.clone(),
+            account: account.clone(),
+            account_secret: account_secret.cloned(),
+            key_type: key.1,
+            current: self.current(head, issued, key.1).cloned(),
+            tell: Box::new(move |step| this.step(&of, step)),
+        })
+    }
+
+    /// One order; what became of it is stored, told and counted.
+    async fn order(&self, key: Key, job: Job) -> Key {
+        tracing::info!(certificate = key.0, key_type = key.1.word(), "ordering");
+        let is_renewal = job.current.is_some();
+        let outcome = self.0.clerk.run(&job).await;
+        let word = match &outcome {
+            Ok(_) => "issued",
+            Err(failure) if failure.r#type == format!("awe4lb:{BUDGET}") => "postponed",
+            Err(_) => "failed",
+        };
+        let counted = (job.account.name.to_string(), word);
+        *self.0.orders.lock().unwrap_or_else(PoisonError::into_inner).entry(counted).or_default() += 1;
+        match outcome {
+            Ok(chain) => self.went_well(&key, &job, &chain, is_renewal).await,
+            Err(failure) => self.went_wrong(&key, &job, failure, word == "failed").await,
+        }
+        self.0.moved.notify_one();
+        key
+    }
+
+    async fn went_well(&self, key: &Key, job: &Job, chain: &Chain, is_renewal: bool) {
+        self.live(key, |live| *live = Live::default());
+        self.trouble(job.account.name.as_str(), None);
+        if let Err(error) = self.0.clerk.store.forget_acme_attempt(&key.0, key.1).await {
+            tracing::warn!(certificate = key.0, "the end of failures is not stored: {error:#}");
+        }
+        let what = if is_renewal { "renewed" } else { "issued" };
+        tracing::info!(
+            certificate = key.0,
+            key_type = key.1.word(),
+            not_after = chain.facts.not_after,
+            "{what}"
+        );
+        let event =
+            json!({"name": key.0, "what": what, "keyType": key.1.word(), "notAfter": chain.facts.not_after});
+        self.0.events.publish("certificate", &event);
+    }
+
+    async fn went_wrong(&self, key: &Key, job: &Job, failure: Failure, counts: bool) {
+        let is_ours = failure.domain.is_none() && failure.challenge.is_none();
+        self.trouble(job.account.name.as_str(), is_ours.then(|| failure.clone()));
+        let attempt = self.live(key, |live| {
+            live.end();
+            live.attempt.not_sooner = failure.not_sooner();
+            if counts {
+                live.attempt.failures = live.attempt.failures.saturating_add(1);
+                live.attempt.failed_at = jiff::Timestamp::now().as_second();
+            }
+            live.error = Some(failure.clone());
+            live.attempt.last_error = serde_json::to_string(&failure).unwrap_or_default();
+            live.attempt.clone()
+        });
+        if let Err(error) = self.0.clerk.store.put_acme_attempt(&key.0, key.1, &attempt).await {
+            tracing::warn!(certificate = key.0, "a failure is not stored: {error:#}");
+        }
+        tracing::warn!(
+            certificate = key.0,
+            key_type = key.1.word(),
+            r#type = failure.r#type,
+            domain = failure.domain,
+            hint = failure.hint,
+            "not issued: {}",
+            failure.detail
+        );
+        let what = if counts { "failed" } else { "postponed" };
+        let event = json!({"name": key.0, "what": what, "keyType": key.1.word(), "error": failure});
+        self.0.events.publish("certificate", &event);
+    }
+
+    /// What is being done.
+    fn step(&self, key: &Key, step: &str) {
+        self.live(key, |live| live.step = Some(step.to_owned()));
+        tracing::debug!(certificate = key.0, "{step}");
+        let event = json!({"name": key.0, "what": "ordering", "keyType": key.1.word(), "step": step});
+        self.0.events.publish("certificate", &event);
+    }
+
+    /// Orders a certificate now, whatever is left of it; also one that failed and waits.
+    pub fn renew(&self, name: &str) -> bool {
+        let head = self.0.clerk.catalog.head();
+        let Some(issued) = head.model.get(Kind::Certificate, name).and_then(|entry| entry.issued()) else {
+            return false;
+        };
+        for key_type in &issued.wanted.key_types {
+            self.live(&(name.to_owned(), *key_type), |live| live.is_forced = true);
+        }
+        self.0.moved.notify_one();
+        true
+    }
+
+    /// Gives an account another key. None: there is no such account.
+    pub async fn roll_over(&self, name: &str) -> Option<Result<(), Failure>> {
+        let head = self.0.clerk.catalog.head();
+        let (account, secret) = head.model.get(Kind::AcmeAccount, name)?.acme_account()?;
+        Some(self.0.clerk.accounts.roll_over(account, secret).await)
+    }
+
+    /// What is deleted, or no longer wished by ACME, is not remembered.
+    async fn forget_the_gone(&self, head: &Head) {
+        let gone: Vec<Key> = {
+            let is_there = |key: &Key| {
+                let entry = head.model.get(Kind::Certificate, &key.0);
+                entry
+                    .and_then(|entry| entry.issued())
+                    .is_some_and(|issued| issued.wanted.key_types.contains(&key.1))
+            };
+            self.all()
+                .iter()
+                .filter(|(key, live)| !is_there(key) && live.step.is_none())
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        for key in gone {
+            if let Err(error) = self.0.clerk.store.forget_acme_attempt(&key.0, key.1).await {
+                tracing::warn!(certificate = key.0, "a failure is not forgotten: {error:#}");
+                continue;
+            }
+            self.all().remove(&key);
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Live>> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live<T>(&self, key: &Key, change: impl FnOnce(&mut Live) -> T) -> T {
+        change(self.all().entry(key.clone()).or_default())
+    }
+
+    fn trouble(&self, account: &str, failure: Option<Failure>) {
+        let mut troubles = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(failure) => drop(troubles.insert(account.to_owned(), failure)),
+            None => drop(troubles.remove(account)),
+        }
+    }
+}
+
+/// All certificates that are issued.
+fn issued(head: &Head) -> impl Iterator<Item = (&str, &Issued)> {
+    head.model.all(Kind::Certificate).filter_map(|(name, entry)| Some((name, entry.issued()?)))
+}
+
+/// The same for the same text.
+fn luck(text: &str) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(text.as_bytes());
+    let first: [u8; 8] = std::array::from_fn(|at| hash[at]);
+    u64::from_be_bytes(first)
+}
+
+impl From<StoredAttempt> for Live {
+    fn from(attempt: StoredAttempt) -> Self {
+        Self::of(attempt)
+    }
+}
