@@ -1,6 +1,6 @@
 //! Why an order failed: in the authority's words, and what to do about it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use instant_acme::{Error, Identifier, Problem};
 use serde::{Deserialize, Serialize};
@@ -10,39 +10,39 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// RFC 3339.
-    pub at: String,
+    pub at: Box<str>,
     /// `urn:ietf:params:acme:error:…` of the authority, or `awe4lb:…`.
-    pub r#type: String,
+    pub r#type: Box<str>,
     /// What happened.
-    pub detail: String,
+    pub detail: Box<str>,
     /// What to do.
-    pub hint: String,
+    pub hint: Box<str>,
     /// Which of the names.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub domain: Option<String>,
+    pub domain: Option<Box<str>>,
     /// By which kind of challenge.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub challenge: Option<String>,
+    pub challenge: Option<Box<str>>,
     /// Nodes that had not confirmed the challenge.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<String>,
-    /// What the authority asked for.
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    pub nodes: Box<[String]>,
+    /// What the authority asked for: not before, in unix seconds; 0: nothing.
     #[serde(skip)]
-    pub retry_after: Option<SystemTime>,
+    pub not_sooner: i64,
 }
 
 impl Failure {
     /// One of ours.
     pub fn new(word: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
-            at: jiff::Timestamp::now().to_string(),
-            r#type: format!("awe4lb:{word}"),
-            detail: detail.into(),
-            hint: hint.into(),
+            at: jiff::Timestamp::now().to_string().into(),
+            r#type: format!("awe4lb:{word}").into(),
+            detail: detail.into().into(),
+            hint: hint.into().into(),
             domain: None,
             challenge: None,
-            nodes: Vec::new(),
-            retry_after: None,
+            nodes: Box::default(),
+            not_sooner: 0,
         }
     }
 
@@ -67,9 +67,9 @@ impl Failure {
             });
             let said = sub.detail.as_deref().unwrap_or_default();
             detail.push_str(&format!("; {}: {said}", name.as_deref().unwrap_or("?")));
-            domain = domain.or(name);
+            domain = domain.or(name.map(Into::into));
         }
-        Self { domain, hint: hint(&kind).to_owned(), r#type: kind, ..Self::new("", detail, "") }
+        Self { domain, hint: hint(&kind).into(), r#type: kind.into(), ..Self::new("", detail, "") }
     }
 
     /// Of an answer that is none, or of one that says no. What the client saw of the network comes first.
@@ -95,14 +95,14 @@ impl Failure {
                 "can this machine reach the authority, and does it trust its certificate (\"ca\" of the account)?",
             ),
         };
-        Self { retry_after, ..failure }
+        Self { not_sooner: seconds(retry_after), ..failure }
     }
 
     /// With whom and how it was tried.
     #[must_use]
     pub fn of(mut self, domain: &str, challenge: &str) -> Self {
-        self.domain.get_or_insert_with(|| domain.to_owned());
-        self.challenge = Some(challenge.to_owned());
+        self.domain.get_or_insert_with(|| domain.into());
+        self.challenge = Some(challenge.into());
         self
     }
 
@@ -110,12 +110,11 @@ impl Failure {
     pub fn is_of_challenge(&self) -> bool {
         self.challenge.is_some()
     }
+}
 
-    /// Not before, in unix seconds; 0: nobody said.
-    pub fn not_sooner(&self) -> i64 {
-        let at = self.retry_after.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        at.map_or(0, |at: Duration| i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
-    }
+fn seconds(at: Option<SystemTime>) -> i64 {
+    let at = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    at.map_or(0, |at| i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// The causes, outermost first.

@@ -114,12 +114,12 @@ impl Acme {
             for (key, next, _) in waiting {
                 if next.at > now {
                     soonest = soonest.min(Duration::from_secs(next.at.abs_diff(now)));
-                } else if running.len() < AT_ONCE {
-                    if let Some(job) = self.job(&current, &key) {
-                        self.live(&key, |live| live.begin());
-                        let this = self.clone();
-                        running.spawn(async move { this.order(key, job).await });
-                    }
+                } else if running.len() < AT_ONCE
+                    && let Some(job) = self.job(&current, &key)
+                {
+                    self.live(&key, |live| live.begin());
+                    let this = self.clone();
+                    running.spawn(async move { this.order(key, job).await });
                 }
             }
             tokio::select! {
@@ -227,7 +227,7 @@ impl Acme {
         let outcome = self.0.clerk.run(&job).await;
         let word = match &outcome {
             Ok(_) => "issued",
-            Err(failure) if failure.r#type == format!("awe4lb:{BUDGET}") => "postponed",
+            Err(failure) if *failure.r#type == *format!("awe4lb:{BUDGET}") => "postponed",
             Err(_) => "failed",
         };
         let counted = (job.account.name.to_string(), word);
@@ -263,7 +263,7 @@ impl Acme {
         self.trouble(job.account.name.as_str(), is_ours.then(|| failure.clone()));
         let attempt = self.live(key, |live| {
             live.end();
-            live.attempt.not_sooner = failure.not_sooner();
+            live.attempt.not_sooner = failure.not_sooner;
             if counts {
                 live.attempt.failures = live.attempt.failures.saturating_add(1);
                 live.attempt.failed_at = jiff::Timestamp::now().as_second();

@@ -1,10 +1,7 @@
 //! One order, from the wish to the chain (RFC 8555 section 7.4). What has to be known to go on after a restart is stored before
 //! the step that needs it, so that an order that is on its way is taken up again and not placed twice.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use awe4lb_discovery::Allowed;
 use awe4lb_engine::renewal;
@@ -153,7 +150,7 @@ impl Clerk {
 
     /// An account that the authority has forgotten is registered anew the next time.
     async fn known(&self, job: &Job, failure: Failure) -> Failure {
-        if failure.r#type == "urn:ietf:params:acme:error:accountDoesNotExist"
+        if *failure.r#type == *"urn:ietf:params:acme:error:accountDoesNotExist"
             && let Err(worse) = self.accounts.forget(&job.account).await
         {
             return worse;
@@ -260,9 +257,7 @@ impl Clerk {
             format!("{most} orders were placed within three hours, which is what the authority takes");
         let hint =
             "it is ordered when there is room; \"ordersPerHour\" of the account says how much there is";
-        let at = u64::try_from(at).unwrap_or(0);
-        let retry_after = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-        Err(Failure { retry_after, ..Failure::new(BUDGET, detail, hint) })
+        Err(Failure { not_sooner: at, ..Failure::new(BUDGET, detail, hint) })
     }
 
     /// A new order. It is counted before it is placed, and stored before anything else.
@@ -387,7 +382,9 @@ impl Clerk {
             self.store.put_acme_order(job.name(), job.key_type, stored).await.map_err(Failure::storage)?;
         }
         outcome.map_err(|ended| match ended {
-            Ended::Dead(failure) => Ended::Dead(Failure { nodes: presented.unconfirmed.clone(), ..failure }),
+            Ended::Dead(failure) => {
+                Ended::Dead(Failure { nodes: presented.unconfirmed.clone().into(), ..failure })
+            }
             later @ Ended::Later(_) => later,
         })
     }
@@ -429,7 +426,7 @@ impl Clerk {
 
 /// What is wrong with a zone may be right with another kind of challenge.
 fn of_zone(failure: Failure) -> Ended {
-    let failure = Failure { challenge: Some(AcmeChallenge::Dns01.word().to_owned()), ..failure };
+    let failure = Failure { challenge: Some(AcmeChallenge::Dns01.word().into()), ..failure };
     Ended::Dead(failure)
 }
 

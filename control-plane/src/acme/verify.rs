@@ -153,7 +153,7 @@ mod tests {
 
     fn take(made: &Made, domains: &[&str], current: Option<&Chain>) -> Result<Chain, String> {
         accept(made.pem.clone(), made.key.clone(), &wanted(domains), KeyType::P256, "ca".into(), current, NOW)
-            .map_err(|failure| failure.r#type)
+            .map_err(|failure| failure.r#type.into())
     }
 
     #[test]
