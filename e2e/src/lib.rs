@@ -1,6 +1,7 @@
 //! The whole as processes: a control plane, nodes, real servers and clients around them. Tests read like prose; what
 //! they need is started here, on free ports, and ends with them.
 
+pub mod acme;
 pub mod authority;
 pub mod containers;
 pub mod fakes;

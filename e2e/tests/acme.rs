@@ -1,129 +1,14 @@
 //! Certificates that take care of themselves: Pebble as the authority, three nodes that it may ask, openssl as the judge.
 
-use std::{net::SocketAddr, path::Path, time::Instant};
+use std::time::Instant;
 
 use awe4lb_e2e::{
-    at,
-    authority::{MockDns, Pebble, Wish},
-    eventually,
-    fleet::Fleet,
-    free_port, have,
+    acme::{Scene, can_run, certificate, judged},
+    at, eventually,
+    fakes::front::Front,
     process::run,
-    servers::Samples,
 };
 use serde_json::{Value, json};
-
-/// What is needed.
-fn can_run() -> bool {
-    ["pebble", "pebble-challtestsrv", "openssl", "curl"].iter().all(|tool| have(tool))
-}
-
-/// A fleet with an authority that asks its nodes, each by a name of its own: `n1.test`, `n2.test`, …
-struct Scene {
-    pebble: Pebble,
-    dns: MockDns,
-    samples: Samples,
-    http: u16,
-    tls: u16,
-    fleet: Fleet,
-}
-
-impl Scene {
-    fn start(nodes: u8, change: impl FnOnce(&mut Wish)) -> Self {
-        Self::start_with(nodes, &[], change)
-    }
-
-    fn start_with(nodes: u8, flags: &[&str], change: impl FnOnce(&mut Wish)) -> Self {
-        let fleet = Fleet::start_with(nodes, flags);
-        let samples = Samples::start(fleet.folder());
-        let dns = MockDns::start(fleet.folder(), [127, 0, 1, 1].into());
-        for node in &fleet.nodes {
-            dns.lead(&format!("n{}.test", node.ip.octets()[3]), node.ip);
-        }
-        let (http, tls) = (free_port(), free_port());
-        let mut wish = Wish::new(http, tls, dns.address);
-        change(&mut wish);
-        let pebble = Pebble::start(fleet.folder(), &wish);
-        Self { pebble, dns, samples, http, tls, fleet }
-    }
-
-    /// A listener for HTTP and one for TLS, and these certificates.
-    fn document(&self, certificates: &[Value]) -> Value {
-        let names: Vec<&Value> = certificates.iter().map(|certificate| &certificate["name"]).collect();
-        json!({
-            "version": 1,
-            "listeners": [
-                {"name": "http", "bind": [format!("*:{}", self.http)], "acmeHttp01": true, "rules": [{"pool": "echo"}]},
-                {"name": "tls", "bind": [format!("*:{}", self.tls)], "tls": {"certificates": names}, "rules": [{"pool": "echo"}]},
-            ],
-            "pools": [{"name": "echo", "backends": [{"address": self.samples.tcp_echo[0].to_string()}]}],
-            "acmeAccounts": [self.pebble.account("ca")],
-            "certificates": certificates,
-        })
-    }
-
-    fn certificate(name: &str, domains: &[&str], challenge: &str) -> Value {
-        json!({"name": name, "acme": {"account": "ca", "domains": domains, "challenge": challenge}})
-    }
-
-    fn status(&self, name: &str) -> Value {
-        self.fleet.rest.get(&format!("/api/v1/certificates/{name}/status"))
-    }
-
-    /// Until the certificate is issued; its status.
-    #[track_caller]
-    fn issued(&self, name: &str) -> Value {
-        let mut last = Value::Null;
-        let done = awe4lb_e2e::try_eventually(|| {
-            last = self.status(name);
-            (last["state"] == "valid" && last["acme"]["state"] == "idle").then(|| last.clone())
-        });
-        let log = self.fleet.control_plane().last_words();
-        done.unwrap_or_else(|| panic!("{name} is not issued: {last:#}\n{log}\n{}", self.pebble.log()))
-    }
-
-    /// Until every node shows the certificate of the authority for a name, judged by openssl.
-    #[track_caller]
-    fn served(&self, domain: &str) {
-        let root = self.root();
-        for node in &self.fleet.nodes {
-            let address = at(node.ip, self.tls);
-            eventually(&format!("{domain} by {}", node.name), || {
-                judged(address, domain, &root).then_some(())
-            });
-        }
-    }
-
-    fn root(&self) -> String {
-        let file = self.fleet.folder().join("root.pem");
-        std::fs::write(&file, self.pebble.root()).expect("a file");
-        file.display().to_string()
-    }
-
-    /// Orders that the authority was asked for.
-    fn orders(&self) -> usize {
-        self.pebble.log().matches("POST /order-plz").count()
-    }
-}
-
-/// Whether openssl trusts what is shown for a name.
-fn judged(address: SocketAddr, domain: &str, root: &str) -> bool {
-    let address = address.to_string();
-    let arguments = [
-        "s_client",
-        "-connect",
-        &address,
-        "-servername",
-        domain,
-        "-verify_hostname",
-        domain,
-        "-CAfile",
-        root,
-        "-verify_return_error",
-        "-brief",
-    ];
-    run("openssl", &arguments).0
-}
 
 #[test]
 fn a_name_is_all_that_is_needed_and_every_node_answers_the_authority() {
@@ -133,7 +18,7 @@ fn a_name_is_all_that_is_needed_and_every_node_answers_the_authority() {
     let scene = Scene::start(3, |_| ());
     let begin = Instant::now();
     let domains = ["n1.test", "n2.test", "n3.test"];
-    scene.fleet.put(&scene.document(&[Scene::certificate("web", &domains, "tls-alpn-01")]));
+    scene.fleet.put(&scene.document(&[certificate("web", &domains, "tls-alpn-01")]));
     let status = scene.issued("web");
     domains.iter().for_each(|domain| scene.served(domain));
     println!("from the wish to every node: {:.1} s", begin.elapsed().as_secs_f64());
@@ -149,13 +34,126 @@ fn a_name_is_all_that_is_needed_and_every_node_answers_the_authority() {
         "{account}"
     );
     assert_eq!(account["contact"], json!(["mailto:ops@example.com"]));
+
     // The same by HTTP, beside the traffic of the listener.
-    let document = scene.document(&[
-        Scene::certificate("web", &domains, "tls-alpn-01"),
-        Scene::certificate("plain", &domains, "http-01"),
-    ]);
-    scene.fleet.put(&document);
+    let both = [certificate("web", &domains, "tls-alpn-01"), certificate("plain", &domains, "http-01")];
+    scene.fleet.put(&scene.document(&both));
     scene.issued("plain");
     assert_eq!(scene.orders(), 2);
-    let _ = (&scene.dns, Path::new(""));
+}
+
+#[test]
+fn two_key_types_for_one_name_and_each_client_gets_the_one_it_can_use() {
+    if !can_run() {
+        return;
+    }
+    // An authority that forgets nonces, asks late and again.
+    let scene = Scene::start(1, |wish| (wish.bad_nonces, wish.sleep, wish.reuse) = (20, 1, 50));
+    let mut web = certificate("web", &["n1.test"], "http-01");
+    web["acme"]["keyType"] = json!(["p256", "rsa2048"]);
+    let mut strong = certificate("strong", &["n1.test"], "http-01");
+    strong["acme"]["keyType"] = json!("p384");
+    scene.fleet.put(&scene.document(&[web, strong]));
+    let types = |status: &Value| -> Vec<String> {
+        let chains = status["chains"].as_array().into_iter().flatten();
+        chains.map(|chain| chain["keyType"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let status =
+        scene.until("web", "issued twice", |status| types(status).len() == 2 && status["state"] == "valid");
+    assert_eq!(types(&status), ["ecdsa-256", "rsa-2048"]);
+    assert_eq!(types(&scene.issued("strong")), ["ecdsa-384"]);
+    let (root, address) = (scene.root(), at(scene.fleet.nodes[0].ip, scene.tls));
+    for signature in ["ECDSA+SHA256", "RSA-PSS+SHA256"] {
+        let sees = || judged(address, "n1.test", &root, &["-sigalgs", signature]).then_some(());
+        eventually(signature, sees);
+    }
+}
+
+#[test]
+fn the_next_kind_of_challenge_is_tried_where_one_fails() {
+    if !can_run() {
+        return;
+    }
+    // Nobody listens where the authority asks for tls-alpn-01.
+    let scene = Scene::start(1, |wish| wish.tls_port = awe4lb_e2e::free_port());
+    let mut web = certificate("web", &["n1.test"], "tls-alpn-01");
+    scene.fleet.put(&scene.document(&[web.clone()]));
+    let status = scene.failed("web");
+    let error = &status["acme"]["lastError"];
+    assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("Failed to connect")), "{status}");
+    assert_eq!((&error["domain"], &error["challenge"]), (&json!("n1.test"), &json!("tls-alpn-01")));
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("443")), "{error}");
+    assert_eq!((&status["state"], &status["acme"]["next"]["what"]), (&json!("placeholder"), &json!("retry")));
+
+    web["acme"]["challenge"] = json!(["tls-alpn-01", "http-01"]);
+    scene.fleet.put(&scene.document(&[web]));
+    // It waits after its failure; somebody is impatient.
+    assert_eq!(scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).status, 202);
+    scene.issued("web");
+    assert_eq!(scene.orders(), 3);
+}
+
+#[test]
+fn accounts_bound_to_one_of_the_authority_and_their_keys_rolled_over() {
+    if !can_run() {
+        return;
+    }
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let mut scene = Scene::start(1, |wish| wish.binding = Some(("kid-1", key)));
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    let status = scene.failed("web");
+    assert_eq!(
+        status["acme"]["lastError"]["type"], "urn:ietf:params:acme:error:externalAccountRequired",
+        "{status}"
+    );
+    scene.account["externalAccountBinding"] = json!({"keyId": "kid-1", "secret": key});
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok();
+    scene.issued("web");
+    let rest = &scene.fleet.rest;
+    assert!(!rest.get("/api/v1/config").to_string().contains(key), "the secret comes back out");
+    assert!(rest.get("/api/v1/acme-accounts/ca")["externalAccountBinding"]["secret"].is_null());
+
+    let before = rest.get("/api/v1/acme-accounts/ca/status");
+    let after = rest.post("/api/v1/acme-accounts/ca:rollover", &json!({})).ok();
+    assert_eq!((&after["registered"], &after["url"]), (&json!(true), &before["url"]));
+    // The new key orders, and does so after a restart.
+    scene.fleet.restart_control_plane();
+    scene.fleet.await_sync();
+    let orders = scene.orders();
+    scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok();
+    eventually("another order", || (scene.orders() > orders).then_some(()));
+    scene.issued("web");
+}
+
+#[test]
+fn renewed_when_the_authority_says_so_and_told_what_it_replaces() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::start(1, |_| ());
+    let front = Front::start(&scene.pebble);
+    scene.account = front.account("ca");
+    let now = |offset: &str| {
+        let (ok, text, why) = run("date", &["-u", "-d", offset, "+%Y-%m-%dT%H:%M:%SZ"]);
+        assert!(ok, "{why}");
+        text.trim().to_owned()
+    };
+    front.suggest(&now("+40 days"), &now("+41 days"), 1);
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    let first = scene.until("web", "told when", |status| {
+        status["acme"]["next"]["why"] == "the authority suggests it" && status["state"] == "valid"
+    });
+    let at = first["acme"]["next"]["at"].as_str().unwrap_or_default().to_owned();
+    assert!(*at >= *now("+40 days") && *at <= *now("+41 days"), "{at}");
+
+    // It has changed its mind (it revokes, say). A restart asks at once.
+    front.suggest(&now("-2 days"), &now("-1 days"), 21_600);
+    scene.fleet.restart_control_plane();
+    scene.fleet.await_sync();
+    let fingerprint = |status: &Value| status["chains"][0]["fingerprint"].clone();
+    let second = scene.until("web", "renewed", |status| fingerprint(status) != fingerprint(&first));
+    assert_eq!(second["state"], "valid");
+    assert_eq!(front.replaced().len(), 1, "{:?}", front.replaced());
+    scene.served("n1.test");
 }

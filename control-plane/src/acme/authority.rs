@@ -110,6 +110,7 @@ impl AuthorityClient {
 
     async fn ask(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let (mut parts, body) = request.into_parts();
+        let is_read = parts.method.is_safe();
         // Who we are, and not which library we use.
         parts.headers.remove(header::USER_AGENT);
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -125,6 +126,10 @@ impl AuthorityClient {
         let body = web::body(answer, MAX_ANSWER).await.map_err(|failure| Error::Other(failure.0.into()))?;
         let is_error = !(status.is_success() || status.is_redirection());
         let body = if is_error { problem(status, body) } else { body };
+        // The library would read the directory in it, or say nothing of why there is no nonce.
+        if is_error && is_read {
+            return Err(Error::Api(serde_json::from_slice(&body)?));
+        }
         let mut response = Response::new(Full::new(Bytes::from(body)));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(BytesResponse::from(response))

@@ -101,8 +101,24 @@ impl Failure {
     /// With whom and how it was tried.
     #[must_use]
     pub fn of(mut self, domain: &str, challenge: &str) -> Self {
-        self.domain.get_or_insert_with(|| domain.into());
+        self.domain = Some(self.domain.take().unwrap_or_else(|| domain.into()));
         self.challenge = Some(challenge.into());
+        let is_about_asking = ["connection", "tls", "unauthorized", "incorrectResponse"]
+            .iter()
+            .any(|word| self.r#type.ends_with(word));
+        let domain = self.domain.as_deref().unwrap_or(domain);
+        if is_about_asking {
+            self.hint = match challenge {
+                "http-01" => format!(
+                    "do all addresses of {domain} lead to nodes of this fleet, and port 80 there to a listener with acmeHttp01?"
+                ),
+                "tls-alpn-01" => {
+                    format!("do all addresses of {domain} lead to nodes of this fleet, and port 443 there to a TCP listener?")
+                }
+                _ => format!("is the zone of {domain} that the hook changes the public one?"),
+            }
+            .into();
+        }
         self
     }
 
@@ -137,11 +153,9 @@ fn hint(kind: &str) -> &'static str {
         "dns" => {
             "the authority found no address or record: does the name exist in public DNS, and lead to the nodes?"
         }
-        "connection" | "tls" => {
-            "the authority could not connect: is port 80 (http-01) or 443 (tls-alpn-01) of every address of the name open, and a listener of ours behind it?"
-        }
+        "connection" | "tls" => "the authority could not connect to an address of the name",
         "unauthorized" | "incorrectResponse" => {
-            "somebody else answered: do all addresses of the name lead to nodes of this fleet, and has the listener acmeHttp01?"
+            "somebody else answered the authority, or the account may not"
         }
         "caa" => "a CAA record of the domain names other authorities: add this one",
         "rateLimited" => "the authority takes no more for now: it is asked again when it said so",
@@ -157,6 +171,7 @@ fn hint(kind: &str) -> &'static str {
         "badCSR" | "badPublicKey" => "the authority does not take this type of key: try another keyType",
         "unsupportedIdentifier" => "the authority does not issue for this kind of name",
         "serverInternal" => "the authority has a fault of its own: it is asked again later",
+        "" => "is this the URL of an ACME directory, and does the authority report an incident?",
         _ => "",
     }
 }

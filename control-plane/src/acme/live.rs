@@ -12,6 +12,8 @@ pub(super) struct Live {
     pub(super) attempt: StoredAttempt,
     /// The last of them.
     pub(super) error: Option<Failure>,
+    /// What was wished when this was last looked at.
+    pub(super) wish: Option<super::Wish>,
     /// When the authority wants it renewed.
     pub(super) window: Option<Window>,
     /// When the authority is asked for that again, in unix seconds; 0: never asked.

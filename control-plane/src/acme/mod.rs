@@ -23,11 +23,11 @@ use std::{
 
 use awe4lb_discovery::Allowed;
 use awe4lb_engine::renewal::{self, Life, Next};
-use awe4lb_model::acme::KeyType;
+use awe4lb_model::acme::{AcmeAccount, AcmeCertificate, KeyType, Secret};
 use serde_json::json;
 use tokio::{
     sync::{Notify, watch::Receiver},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,32 @@ type Key = (String, KeyType);
 /// The orders of the fleet. Cheap to clone.
 #[derive(Clone)]
 pub struct Acme(Arc<Inner>);
+
+/// An order on its way.
+struct Running {
+    wish: Wish,
+    handle: AbortHandle,
+}
+
+/// What an order depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wish {
+    wanted: Arc<AcmeCertificate>,
+    secret: Option<Secret>,
+    account: AcmeAccount,
+    account_secret: Option<Secret>,
+}
+
+impl Wish {
+    fn of(job: &Job) -> Self {
+        Self {
+            wanted: job.wanted.clone(),
+            secret: job.secret.clone(),
+            account: job.account.clone(),
+            account_secret: job.account_secret.clone(),
+        }
+    }
+}
 
 struct Inner {
     clerk: Clerk,
@@ -102,10 +128,12 @@ impl Acme {
     }
 
     async fn order_forever(&self, mut head: Receiver<Arc<Head>>) {
-        let mut running: JoinSet<Key> = JoinSet::new();
+        let mut orders: JoinSet<()> = JoinSet::new();
+        let mut running: BTreeMap<Key, Running> = BTreeMap::new();
         loop {
             let now = jiff::Timestamp::now().as_second();
             let current = head.borrow_and_update().clone();
+            self.end_the_outdated(&current, &mut running);
             self.forget_the_gone(&current).await;
             let mut waiting = self.due(&current, now);
             // Who ends first comes first.
@@ -118,17 +146,54 @@ impl Acme {
                     && let Some(job) = self.job(&current, &key)
                 {
                     self.live(&key, |live| live.begin());
-                    let this = self.clone();
-                    running.spawn(async move { this.order(key, job).await });
+                    let (this, of, wish) = (self.clone(), key.clone(), Wish::of(&job));
+                    let handle = orders.spawn(async move { this.order(of, job).await });
+                    running.insert(key, Running { wish, handle });
                 }
             }
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
                 () = self.0.moved.notified() => {}
-                Some(ended) = running.join_next() => if let Err(error) = ended {
-                    tracing::error!("an order ended badly: {error}");
-                },
+                Some(ended) = orders.join_next_with_id() => {
+                    let id = match ended {
+                        Ok((id, ())) => id,
+                        Err(error) => {
+                            if error.is_panic() {
+                                tracing::error!("an order ended badly: {error}");
+                            }
+                            error.id()
+                        }
+                    };
+                    running.retain(|_, one| one.handle.id() != id);
+                }
                 () = tokio::time::sleep(soonest.max(Duration::from_millis(100))) => {}
+            }
+        }
+    }
+
+    /// Orders of what is wished otherwise by now, or not at all. They end as if the control plane had: what they left behind is known.
+    fn end_the_outdated(&self, head: &Head, running: &mut BTreeMap<Key, Running>) {
+        running.retain(|key, one| {
+            let is_wished = self.job(head, key).is_some_and(|job| Wish::of(&job) == one.wish);
+            if !is_wished {
+                tracing::info!(certificate = key.0, "the order is given up: something else is wished by now");
+                one.handle.abort();
+                self.live(key, Live::end);
+            }
+            is_wished
+        });
+        // What failed with another wish says nothing about this one.
+        for (name, issued) in issued(head) {
+            for key_type in &issued.wanted.key_types {
+                let key = (name.to_owned(), *key_type);
+                let Some(job) = self.job(head, &key) else { continue };
+                let wish = Wish::of(&job);
+                self.live(&key, |live| {
+                    if live.wish.as_ref().is_some_and(|known| *known != wish) {
+                        live.attempt.failures = 0;
+                    }
+                    live.wish = Some(wish);
+                });
             }
         }
     }
@@ -221,7 +286,7 @@ impl Acme {
     }
 
     /// One order; what became of it is stored, told and counted.
-    async fn order(&self, key: Key, job: Job) -> Key {
+    async fn order(&self, key: Key, job: Job) {
         tracing::info!(certificate = key.0, key_type = key.1.word(), "ordering");
         let is_renewal = job.current.is_some();
         let outcome = self.0.clerk.run(&job).await;
@@ -236,12 +301,10 @@ impl Acme {
             Ok(chain) => self.went_well(&key, &job, &chain, is_renewal).await,
             Err(failure) => self.went_wrong(&key, &job, failure, word == "failed").await,
         }
-        self.0.moved.notify_one();
-        key
     }
 
     async fn went_well(&self, key: &Key, job: &Job, chain: &Chain, is_renewal: bool) {
-        self.live(key, |live| *live = Live::default());
+        self.live(key, |live| *live = Live { wish: live.wish.take(), ..Live::default() });
         self.trouble(job.account.name.as_str(), None);
         if let Err(error) = self.0.clerk.store.forget_acme_attempt(&key.0, key.1).await {
             tracing::warn!(certificate = key.0, "the end of failures is not stored: {error:#}");

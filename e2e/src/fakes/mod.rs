@@ -2,4 +2,5 @@
 //! stands for, and the tests that use it run against the real thing, too, where there is one (docs/testing.md).
 
 pub mod consul;
+pub mod front;
 pub mod kubernetes;
