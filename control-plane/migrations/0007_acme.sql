@@ -15,7 +15,7 @@ CREATE TABLE issued_chains (
     certificate TEXT NOT NULL,
     key_type TEXT NOT NULL,                  -- p256, p384, rsa2048
     origin TEXT NOT NULL,                    -- acme, uploaded, placeholder
-    source TEXT NOT NULL,                    -- acme: directory and profile
+    source TEXT NOT NULL,                    -- acme: directory, profile and names
     chain TEXT NOT NULL,                     -- PEM
     issued_at TEXT NOT NULL,                 -- RFC 3339
     PRIMARY KEY (certificate, key_type)

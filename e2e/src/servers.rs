@@ -228,6 +228,15 @@ impl Knot {
     /// When its files cannot be written.
     #[must_use]
     pub fn start(folder: &Path, name: &str) -> Self {
+        Self::start_with(folder, name, "", "")
+    }
+
+    /// The same with more sections in its configuration, and more lines in that of its zone.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    #[must_use]
+    pub fn start_with(folder: &Path, name: &str, sections: &str, of_zone: &str) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{error}"));
         let port = free_port();
@@ -246,8 +255,8 @@ impl Knot {
             "knot.conf",
             format!(
                 "server:\n  rundir: {dir}\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
-                 database:\n  storage: {dir}\nlog:\n  - target: stderr\n    any: info\n\
-                 zone:\n  - domain: example.test\n    storage: {dir}\n    file: example.test.zone\n"
+                 database:\n  storage: {dir}\nlog:\n  - target: stderr\n    any: info\n{sections}\
+                 zone:\n  - domain: example.test\n    storage: {dir}\n    file: example.test.zone\n{of_zone}"
             ),
         );
         let program = Program::start(name, &folder, "knotd", ["-c", &format!("{dir}/knot.conf")]);

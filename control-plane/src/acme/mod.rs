@@ -22,7 +22,7 @@ use std::{
 };
 
 use awe4lb_discovery::Allowed;
-use awe4lb_engine::renewal::{self, Life, Next};
+use awe4lb_engine::renewal::{self, Life, Next, Why};
 use awe4lb_model::acme::{AcmeAccount, AcmeCertificate, KeyType, Secret};
 use serde_json::json;
 use tokio::{
@@ -241,7 +241,8 @@ impl Acme {
             Life { not_before, not_after }
         });
         if is_forced {
-            return Some(Next { at: attempt.not_sooner, why: renewal::Why::Missing });
+            let why = if attempt.not_sooner > 0 { Why::Patience } else { Why::Missing };
+            return Some(Next { at: attempt.not_sooner, why });
         }
         let luck = current.map_or_else(|| luck(&key.0), |chain| luck(&chain.facts.fingerprint));
         Some(renewal::next(&renewal::Known {
@@ -263,10 +264,7 @@ impl Acme {
         let (account, _) =
             head.model.get(Kind::AcmeAccount, issued.wanted.account.as_str())?.acme_account()?;
         let source = source_of(account, &issued.wanted);
-        issued.chain(key_type).filter(|chain| {
-            chain.origin == ChainOrigin::Acme(source)
-                && issued.wanted.domains.iter().all(|domain| verify::covers(&chain.facts, domain))
-        })
+        issued.chain(key_type).filter(|chain| chain.origin == ChainOrigin::Acme(source))
     }
 
     fn job(&self, head: &Head, key: &Key) -> Option<Job> {

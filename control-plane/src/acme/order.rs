@@ -78,12 +78,12 @@ pub struct Job {
     pub tell: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Of a chain: which authority and profile it is of.
+/// Of a chain: by which authority and profile it was issued, and for which names.
 pub fn source_of(account: &AcmeAccount, wanted: &AcmeCertificate) -> String {
-    match &wanted.profile {
-        Some(profile) => format!("{} {profile}", account.directory),
-        None => account.directory.to_string(),
-    }
+    let mut domains: Vec<&str> = wanted.domains.iter().map(AsRef::as_ref).collect();
+    domains.sort_unstable();
+    let profile = wanted.profile.as_deref().unwrap_or("-");
+    format!("{} {profile} {}", account.directory, domains.join(","))
 }
 
 /// Why an attempt ended, and whether its order lives on.
@@ -106,7 +106,6 @@ impl Job {
         serde_json::json!({
             "source": source_of(&self.account, &self.wanted),
             "account": key_of(&self.account).external_key_id,
-            "domains": self.wanted.domains,
             "challenges": self.wanted.challenges.iter().map(|one| one.word()).collect::<Vec<_>>(),
         })
         .to_string()

@@ -79,7 +79,7 @@ pub fn life(facts: &CertificateFacts) -> (i64, i64) {
 }
 
 /// Whether a certificate is for a name as it was ordered: a wildcard counts as itself alone.
-pub fn covers(facts: &CertificateFacts, domain: &str) -> bool {
+fn covers(facts: &CertificateFacts, domain: &str) -> bool {
     facts.names.iter().any(|name| name.eq_ignore_ascii_case(domain))
 }
 

@@ -25,7 +25,7 @@ use crate::store::{
 /// Where a chain comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// An authority, known by its directory and profile.
+    /// An authority, known by its directory and profile, with the names that were ordered.
     Acme(String),
     /// A user, before ACME was asked for: it serves until the first chain is issued.
     Uploaded,

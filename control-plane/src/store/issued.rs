@@ -12,7 +12,7 @@ pub struct StoredChain {
     pub key_type: KeyType,
     /// `acme`, `uploaded` or `placeholder`.
     pub origin: String,
-    /// Of those by ACME: directory and profile.
+    /// Of those by ACME: directory, profile and names.
     pub source: String,
     /// PEM.
     pub chain: String,
