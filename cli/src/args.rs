@@ -79,6 +79,13 @@ pub enum Command {
         /// Which.
         name: Option<String>,
     },
+    /// Show all that is known of one object: a certificate with what serves and what happens next.
+    Describe {
+        /// What.
+        kind: Kind,
+        /// Which.
+        name: String,
+    },
     /// Print the whole configuration as a document, without keys.
     Export {
         /// As it was at this revision.
@@ -291,6 +298,9 @@ pub enum Kind {
     /// From server names to pools.
     #[value(alias = "map")]
     Maps,
+    /// Accounts with certificate authorities.
+    #[value(alias = "acme-account")]
+    AcmeAccounts,
     /// The fleet.
     #[value(alias = "node")]
     Nodes,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     acme::Acme, auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet,
-    options::Options, rest::trace::Answers, stats::Stats, store::Store,
+    folders::Folders, options::Options, rest::trace::Answers, stats::Stats, store::Store,
 };
 
 /// The parts of the running control plane.
@@ -27,6 +27,8 @@ pub struct AppState {
     pub discovery: Discovery,
     /// Orders of certificates.
     pub acme: Acme,
+    /// Certificates in folders.
+    pub folders: Folders,
     /// Counters.
     pub stats: Stats,
     /// HTTP answers by status.

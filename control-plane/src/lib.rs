@@ -8,6 +8,7 @@ pub mod console;
 pub mod discovery;
 pub mod events;
 pub mod fleet;
+pub mod folders;
 pub mod options;
 pub mod rest;
 pub mod run;

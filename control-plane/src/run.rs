@@ -14,6 +14,7 @@ use crate::{
     discovery::Discovery,
     events::Events,
     fleet::Fleet,
+    folders::Folders,
     options::Options,
     rest,
     stats::Stats,
@@ -52,8 +53,16 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let stats = Stats::open(&stats_path).await?;
     let fleet = Fleet::open(store.clone(), catalog.subscribe(), events.clone(), stats.clone()).await?;
     let discovery = Discovery::open(store.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
-    let acme =
-        Acme::open(store.clone(), catalog.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
+    let folders = Folders::new(catalog.clone(), events.clone(), options.allowed());
+    let acme = Acme::open(
+        store.clone(),
+        catalog.clone(),
+        fleet.clone(),
+        folders.clone(),
+        events.clone(),
+        options.allowed(),
+    )
+    .await?;
     let auth = Auth::open(store.clone()).await?;
     let stop = CancellationToken::new();
     let app: App = Arc::new(AppState {
@@ -66,6 +75,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         fleet,
         discovery,
         acme,
+        folders,
         stats,
         answers: rest::trace::Answers::default(),
         stop: stop.clone(),
@@ -91,6 +101,10 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.acme.run(app.catalog.subscribe(), stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.folders.run(stop).await }
         }),
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());

@@ -10,3 +10,12 @@ pub struct Certificate {
     /// The chain, leaf first, as PEM.
     pub chain_pem: String,
 }
+
+/// A certificate whose chain and key lie in a folder of the control plane, where somebody else puts new ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderCertificate {
+    /// Unique among certificates.
+    pub name: Name,
+    /// The whole path.
+    pub path: Box<str>,
+}

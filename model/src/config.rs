@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    AddressList, Certificate, Listener, Pool, SniMap,
+    AddressList, Certificate, FolderCertificate, Listener, Pool, SniMap,
     acme::{AcmeAccount, AcmeCertificate},
 };
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub acme_accounts: Vec<AcmeAccount>,
     /// Certificates that are issued, in order of name; no name is among `certificates`, too.
     pub acme_certificates: Vec<AcmeCertificate>,
+    /// Certificates in folders, in order of name; likewise.
+    pub folder_certificates: Vec<FolderCertificate>,
 }
 
 /// `defaults:` of a document: what a listener or pool uses that does not say otherwise.

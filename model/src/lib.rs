@@ -27,7 +27,7 @@ pub mod udp;
 pub use access::{Access, AccessRule, ClientPrefix, Verdict};
 pub use address::{BackendAddress, BackendHost, BindAddress, BindHost};
 pub use addresses::{AddressList, Addresses};
-pub use certificate::Certificate;
+pub use certificate::{Certificate, FolderCertificate};
 pub use check::*;
 pub use config::{Config, Defaults};
 pub use health_check::{HealthCheck, InitialHealth};

@@ -219,6 +219,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("/certificates/*/chainFile", "certs/example.pem"),
     ("/certificates/*/key", "\"-----BEGIN PRIVATE KEY-----\\nMIGH\\n-----END PRIVATE KEY-----\\n\""),
     ("/certificates/*/keyFile", "certs/example.key"),
+    ("/certificates/*/directory", "/etc/letsencrypt/live/example.com"),
     ("/certificates/*/acme/account", "le"),
     ("/certificates/*/acme/domains", r#"[example.com, "*.example.com"]"#),
     ("/certificates/*/acme/challenge", "[tls-alpn-01, http-01]"),
@@ -417,6 +418,9 @@ fn base(pointer: &str) -> Value {
         rule.remove("pool");
     }
     let certificate = document["certificates"][0].as_object_mut().expect("a certificate");
+    if pointer == "/certificates/*/directory" {
+        certificate.retain(|field, _| field == "name");
+    }
     if let Some(field) = pointer.strip_prefix("/certificates/*/").and_then(|field| field.strip_suffix("File"))
     {
         certificate.remove(field);

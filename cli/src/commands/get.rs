@@ -34,12 +34,30 @@ const BACKENDS: &[Column] = &[
     ("UNKNOWN", false, |one| text(&one["health"]["unknown"])),
     ("REASON", false, reasons),
 ];
-const CERTIFICATES: &[Column] = &[
+/// Of how they do, not of what was written.
+const CERTIFICATES: &[Column] =
+    &[
+        ("NAME", false, |one| text(&one["name"])),
+        ("NAMES", false, |one| text(&one["names"])),
+        ("STATE", false, |one| text(&one["state"])),
+        ("DAYS LEFT", false, |one| {
+            if one["state"] == "placeholder" { String::new() } else { text(&one["daysLeft"]) }
+        }),
+        ("NEXT", false, next_of_certificate),
+        ("USED BY", false, |one| text(&one["usedBy"])),
+        ("NODES", false, |one| {
+            format!("{}/{}", text(&one["nodes"]["serving"]), text(&one["nodes"]["connected"]))
+        }),
+        ("NOT AFTER", true, |one| text(&one["notAfter"])),
+        ("KEYS", true, |one| of_chains(one, "keyType")),
+        ("ISSUER", true, |one| of_chains(one, "issuer")),
+        ("ACCOUNT", true, |one| text(&one["acme"]["account"])),
+    ];
+const ACME_ACCOUNTS: &[Column] = &[
     ("NAME", false, |one| text(&one["name"])),
-    ("NAMES", false, |one| text(&one["meta"]["names"])),
-    ("NOT AFTER", false, |one| text(&one["meta"]["notAfter"])),
-    ("KEY", false, |one| text(&one["meta"]["keyType"])),
-    ("FINGERPRINT", true, |one| text(&one["meta"]["fingerprint"])),
+    ("DIRECTORY", false, |one| text(&one["directory"])),
+    ("CONTACT", false, |one| text(&one["contact"])),
+    ("REVISION", true, |one| text(&one["meta"]["revision"])),
 ];
 const ENTRIES: &[Column] = &[
     ("NAME", false, |one| text(&one["name"])),
@@ -89,6 +107,24 @@ pub const REVISIONS: &[Column] = &[
     ("MESSAGE", false, |one| text(&one["message"])),
 ];
 
+fn of_chains(certificate: &Value, field: &str) -> String {
+    let chains = certificate["chains"].as_array().into_iter().flatten();
+    chains.map(|chain| text(&chain[field])).collect::<Vec<_>>().join(", ")
+}
+
+/// What happens next to a certificate, in one line.
+pub fn next_of_certificate(certificate: &Value) -> String {
+    let acme = &certificate["acme"];
+    let next = &acme["next"];
+    let when = || format!("{} at {}", text(&next["what"]), text(&next["at"]));
+    match acme["state"].as_str() {
+        Some("ordering") => format!("ordering: {}", text(&acme["step"])),
+        Some("failing") => format!("failed: {}; {}", text(&acme["lastError"]["detail"]), when()),
+        Some(_) if !next.is_null() => when(),
+        _ => String::new(),
+    }
+}
+
 /// Why nodes see a backend down.
 fn reasons(backend: &Value) -> String {
     let mut reasons: Vec<String> = Vec::new();
@@ -107,6 +143,7 @@ pub async fn get(client: &Client, kind: Kind, name: Option<&str>, form: Output) 
         Kind::Pools => ("pools", POOLS),
         Kind::Backends => ("backends", BACKENDS),
         Kind::Certificates => ("certificates", CERTIFICATES),
+        Kind::AcmeAccounts => ("acme-accounts", ACME_ACCOUNTS),
         Kind::AddressLists => ("address-lists", ENTRIES),
         Kind::Maps => ("maps", ENTRIES),
         Kind::Nodes => ("nodes", NODES),
@@ -130,6 +167,9 @@ pub async fn get(client: &Client, kind: Kind, name: Option<&str>, form: Output) 
             let one = items.iter().find(|one| one["id"] == id || one["name"] == id);
             let one = one.ok_or_else(|| Failure::NotFound(format!("there is no token {id:?}")))?;
             output::value(form, one)
+        }
+        (Kind::Certificates, None) if matches!(form, Output::Table | Output::Wide) => {
+            output::list(form, &client.list("/api/v1/certificate-status").await?, columns)
         }
         (_, Some(name)) => output::value(form, &client.get(&format!("{path}/{}", encode(name))).await?),
         (_, None) => output::list(form, &client.list(&path).await?, columns),

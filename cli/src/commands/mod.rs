@@ -1,6 +1,7 @@
 //! One function a command.
 
 mod apply;
+mod describe;
 mod discover;
 mod document;
 mod fleet;
@@ -32,6 +33,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply::apply(&client()?, &args, form).await?,
         Command::Diff(args) => return apply::diff(&client()?, &args).await,
         Command::Get { kind, name } => get::get(&client()?, kind, name.as_deref(), form).await?,
+        Command::Describe { kind, name } => describe::describe(&client()?, kind, &name, form).await?,
         Command::Export { revision, format } => show::export(&client()?, revision, format).await?,
         Command::Nodes { action } => fleet::nodes(&client()?, action, form).await?,
         Command::Token { action: TokenAction::Join { uses, expires_in, labels } } => {

@@ -99,6 +99,14 @@ impl Accounts {
         Ok(open)
     }
 
+    /// The terms of its authority, where it was opened lately.
+    pub async fn terms(&self, spec: &AcmeAccount) -> Option<String> {
+        let slot = self.slot(&key_of(spec));
+        // Whoever opens it may wait for the authority: nobody waits for that.
+        let slot = slot.try_lock().ok()?;
+        slot.as_ref()?.open.client.terms()
+    }
+
     async fn restore_or_register(
         &self,
         spec: &AcmeAccount,

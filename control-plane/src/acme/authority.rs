@@ -41,12 +41,15 @@ pub struct Heard {
     poll_after: Option<Duration>,
     /// Its clock minus ours, in seconds, at the last answer.
     skew: i64,
+    /// Where its terms of service are.
+    terms: Option<String>,
 }
 
 /// A client for one authority. Cheap to clone.
 #[derive(Clone)]
 pub struct AuthorityClient {
     client: reqwest::Client,
+    directory: Arc<str>,
     heard: Arc<Mutex<Heard>>,
 }
 
@@ -59,7 +62,7 @@ impl AuthorityClient {
         web::url(&account.directory, allowed).map_err(wrong)?;
         let tls = ClientTls { ca_pem: account.ca_pem.clone(), identity: None };
         let client = Web::new(&tls, allowed).map_err(wrong)?.client();
-        Ok(Self { client, heard: Arc::default() })
+        Ok(Self { client, directory: (*account.directory).into(), heard: Arc::default() })
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
@@ -82,11 +85,8 @@ impl AuthorityClient {
     }
 
     /// The terms of service that the directory names.
-    pub async fn terms(&self, directory: &str) -> Option<String> {
-        let answer = self.client.get(directory).timeout(TIMEOUT).send().await.ok()?;
-        let body = web::body(answer, MAX_ANSWER).await.ok()?;
-        let directory: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        Some(directory["meta"]["termsOfService"].as_str()?.to_owned())
+    pub fn terms(&self) -> Option<String> {
+        self.heard().terms.clone()
     }
 
     fn listen(&self, status: http::StatusCode, headers: &HeaderMap) {
@@ -110,16 +110,13 @@ impl AuthorityClient {
 
     async fn ask(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         let (mut parts, body) = request.into_parts();
+        let url = parts.uri.to_string();
         let is_read = parts.method.is_safe();
         // Who we are, and not which library we use.
         parts.headers.remove(header::USER_AGENT);
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let request = self
-            .client
-            .request(parts.method, parts.uri.to_string())
-            .headers(parts.headers)
-            .body(body)
-            .timeout(TIMEOUT);
+        let request =
+            self.client.request(parts.method, &url).headers(parts.headers).body(body).timeout(TIMEOUT);
         let answer = request.send().await.map_err(other)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         self.listen(status, &headers);
@@ -129,6 +126,10 @@ impl AuthorityClient {
         // The library would read the directory in it, or say nothing of why there is no nonce.
         if is_error && is_read {
             return Err(Error::Api(serde_json::from_slice(&body)?));
+        }
+        if *url == *self.directory {
+            let directory: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            self.heard().terms = directory["meta"]["termsOfService"].as_str().map(str::to_owned);
         }
         let mut response = Response::new(Full::new(Bytes::from(body)));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);

@@ -35,7 +35,8 @@ use crate::{
     catalog::{Catalog, Chain, ChainOrigin, Head, Issued, Kind},
     events::Events,
     fleet::Fleet,
-    store::{Store, acme::StoredAttempt},
+    folders::Folders,
+    store::Store,
 };
 use account::Accounts;
 pub use failure::Failure;
@@ -70,19 +71,9 @@ struct Wish {
     account_secret: Option<Secret>,
 }
 
-impl Wish {
-    fn of(job: &Job) -> Self {
-        Self {
-            wanted: job.wanted.clone(),
-            secret: job.secret.clone(),
-            account: job.account.clone(),
-            account_secret: job.account_secret.clone(),
-        }
-    }
-}
-
 struct Inner {
     clerk: Clerk,
+    folders: Folders,
     events: Events,
     live: Mutex<BTreeMap<Key, Live>>,
     /// Why an account could not be used lately, by name.
@@ -98,6 +89,7 @@ impl Acme {
         store: Store,
         catalog: Catalog,
         fleet: Fleet,
+        folders: Folders,
         events: Events,
         allowed: Allowed,
     ) -> anyhow::Result<Self> {
@@ -105,10 +97,14 @@ impl Acme {
         for (key, attempt) in store.acme_attempts().await? {
             live.insert(key, Live::of(attempt));
         }
+        for key in store.acme_orders().await? {
+            live.entry(key).or_default();
+        }
         let allowed = Arc::new(allowed);
         let accounts = Accounts::new(store.clone(), allowed.clone());
         Ok(Self(Arc::new(Inner {
             clerk: Clerk { store, catalog, fleet, accounts, allowed },
+            folders,
             events,
             live: Mutex::new(live),
             troubles: Mutex::default(),
@@ -146,7 +142,8 @@ impl Acme {
                     && let Some(job) = self.job(&current, &key)
                 {
                     self.live(&key, |live| live.begin());
-                    let (this, of, wish) = (self.clone(), key.clone(), Wish::of(&job));
+                    let (this, of, wish) = (self.clone(), key.clone(), wish(&current, &key.0));
+                    let Some(wish) = wish else { continue };
                     let handle = orders.spawn(async move { this.order(of, job).await });
                     running.insert(key, Running { wish, handle });
                 }
@@ -174,25 +171,27 @@ impl Acme {
     /// Orders of what is wished otherwise by now, or not at all. They end as if the control plane had: what they left behind is known.
     fn end_the_outdated(&self, head: &Head, running: &mut BTreeMap<Key, Running>) {
         running.retain(|key, one| {
-            let is_wished = self.job(head, key).is_some_and(|job| Wish::of(&job) == one.wish);
+            let is_wished = wish(head, &key.0).as_ref() == Some(&one.wish);
             if !is_wished {
                 tracing::info!(certificate = key.0, "the order is given up: something else is wished by now");
                 one.handle.abort();
                 self.live(key, Live::end);
+                let (this, key, wish) = (self.clone(), key.clone(), one.wish.clone());
+                tokio::spawn(async move {
+                    this.0.clerk.take_out(&key.0, key.1, &wish.wanted, wish.secret.as_ref()).await
+                });
             }
             is_wished
         });
         // What failed with another wish says nothing about this one.
         for (name, issued) in issued(head) {
+            let Some(wish) = wish(head, name) else { continue };
             for key_type in &issued.wanted.key_types {
-                let key = (name.to_owned(), *key_type);
-                let Some(job) = self.job(head, &key) else { continue };
-                let wish = Wish::of(&job);
-                self.live(&key, |live| {
+                self.live(&(name.to_owned(), *key_type), |live| {
                     if live.wish.as_ref().is_some_and(|known| *known != wish) {
                         live.attempt.failures = 0;
                     }
-                    live.wish = Some(wish);
+                    live.wish = Some(wish.clone());
                 });
             }
         }
@@ -393,9 +392,14 @@ impl Acme {
                 .map(|(key, _)| key.clone())
                 .collect()
         };
+        let store = &self.0.clerk.store;
         for key in gone {
-            if let Err(error) = self.0.clerk.store.forget_acme_attempt(&key.0, key.1).await {
-                tracing::warn!(certificate = key.0, "a failure is not forgotten: {error:#}");
+            let forgotten = async {
+                store.forget_acme_attempt(&key.0, key.1).await?;
+                store.forget_acme_order(&key.0, key.1).await
+            };
+            if let Err(error) = forgotten.await {
+                tracing::warn!(certificate = key.0, "what is gone is not forgotten: {error:#}");
                 continue;
             }
             self.all().remove(&key);
@@ -419,6 +423,19 @@ impl Acme {
     }
 }
 
+/// What an order of a certificate would depend on; none: it is not issued by ACME, or its account is not there.
+fn wish(head: &Head, certificate: &str) -> Option<Wish> {
+    let issued = head.model.get(Kind::Certificate, certificate)?.issued()?;
+    let entry = head.model.get(Kind::AcmeAccount, issued.wanted.account.as_str())?;
+    let (account, account_secret) = entry.acme_account()?;
+    Some(Wish {
+        wanted: issued.wanted.clone(),
+        secret: issued.secret.clone(),
+        account: account.clone(),
+        account_secret: account_secret.cloned(),
+    })
+}
+
 /// All certificates that are issued.
 fn issued(head: &Head) -> impl Iterator<Item = (&str, &Issued)> {
     head.model.all(Kind::Certificate).filter_map(|(name, entry)| Some((name, entry.issued()?)))
@@ -430,10 +447,4 @@ fn luck(text: &str) -> u64 {
     let hash = Sha256::digest(text.as_bytes());
     let first: [u8; 8] = std::array::from_fn(|at| hash[at]);
     u64::from_be_bytes(first)
-}
-
-impl From<StoredAttempt> for Live {
-    fn from(attempt: StoredAttempt) -> Self {
-        Self::of(attempt)
-    }
 }

@@ -388,6 +388,25 @@ impl Clerk {
         })
     }
 
+    /// Takes out of the zone what an order has left there that was given up.
+    pub async fn take_out(
+        &self,
+        name: &str,
+        key_type: KeyType,
+        wanted: &AcmeCertificate,
+        secret: Option<&Secret>,
+    ) {
+        let (Some(dns), Ok(Some(stored))) = (&wanted.dns, self.store.acme_order(name, key_type).await) else {
+            return;
+        };
+        let zone = Zone { dns, secret, allowed: &self.allowed };
+        for record in read_records(&stored.presented) {
+            if let Err(failure) = zone.cleanup(&record).await {
+                tracing::warn!(certificate = name, record = record.name, detail = %failure.detail, "a record stays in the zone");
+            }
+        }
+    }
+
     async fn clean_up(&self, job: &Job, records: &[Record]) {
         let Some(dns) = &job.wanted.dns else { return };
         let zone = Zone { dns, secret: job.secret.as_ref(), allowed: &self.allowed };

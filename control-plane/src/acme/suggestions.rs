@@ -15,7 +15,7 @@ const LATEST: i64 = 24 * 3_600;
 /// After a question that failed, or to an authority that gives no such information.
 const AGAIN: i64 = 6 * 3_600;
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(5);
 
 impl Acme {
     pub(super) async fn ask_for_suggestions(&self) {

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::failure::Failure;
-use crate::catalog::{Catalog, CertificateFacts, Chain};
+use crate::catalog::{Catalog, CertificateFacts, Chain, ChainOrigin};
 
 /// A certificate may begin so many seconds later than our clock says.
 const CLOCKS_DIFFER: i64 = 60;
@@ -30,13 +30,15 @@ pub fn accept(
     check_links(&pem).map_err(|detail| {
         refuse("bad-chain", detail, "the authority's chain does not hold: what served before goes on")
     })?;
-    let chain = Catalog::read_chain(&wanted.name, key_type, pem, key, source).map_err(|error| {
-        refuse(
-            "bad-chain",
-            error.to_string(),
-            "what the authority sent cannot be used: what served before goes on",
-        )
-    })?;
+    let chain = Catalog::read_chain(&wanted.name, key_type, pem, key, ChainOrigin::Acme(source)).map_err(
+        |error| {
+            refuse(
+                "bad-chain",
+                error.to_string(),
+                "what the authority sent cannot be used: what served before goes on",
+            )
+        },
+    )?;
     let lacking: Vec<&str> =
         wanted.domains.iter().map(AsRef::as_ref).filter(|domain| !covers(&chain.facts, domain)).collect();
     if !lacking.is_empty() {

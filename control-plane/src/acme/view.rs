@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::sync::PoisonError;
 
 use super::{Acme, Failure, account::key_of, verify};
-use crate::catalog::{CertificateFacts, Chain, ChainOrigin, Entry, Head, Issued, Kind};
+use crate::catalog::{CertificateFacts, Chain, ChainOrigin, Entry, Folder, Head, Issued, Kind};
 
 const DAY: i64 = 86_400;
 /// Of a certificate that nobody renews by itself: with so much left it is told.
@@ -42,8 +42,9 @@ impl State {
 
     /// Of a certificate by what it says. One that is issued should be renewed at a third of its life: with a fifth left,
     /// something is wrong.
-    pub fn of(facts: &CertificateFacts, issued: Option<&Issued>, now: i64) -> Self {
-        if issued.is_some_and(Issued::is_placeholder) {
+    pub fn of(facts: &CertificateFacts, entry: &Entry, now: i64) -> Self {
+        let issued = entry.issued();
+        if issued.is_some_and(Issued::is_placeholder) || entry.folder().is_some_and(Folder::is_placeholder) {
             return Self::Placeholder;
         }
         let (from, to) = verify::life(facts);
@@ -84,6 +85,19 @@ pub struct CertificateView {
     /// Of those that are issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme: Option<AcmeView>,
+    /// Of those in folders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<FolderView>,
+}
+
+/// The folder of a certificate.
+#[derive(Debug, Serialize)]
+pub struct FolderView {
+    /// Of the control plane.
+    pub path: String,
+    /// Why what lies there does not serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A chain that serves.
@@ -209,9 +223,10 @@ impl Acme {
 
     fn view_of(&self, head: &Head, name: &str, entry: &Entry, nodes: &NodesView) -> CertificateView {
         let now = jiff::Timestamp::now().as_second();
-        let chains: Vec<ChainView> = match entry.issued() {
-            Some(issued) => issued.serving().map(chain_view).collect(),
-            None => entry
+        let chains: Vec<ChainView> = match (entry.issued(), entry.folder()) {
+            (Some(issued), _) => issued.serving().map(chain_view).collect(),
+            (None, Some(folder)) => vec![chain_view(&folder.chain)],
+            (None, None) => entry
                 .certificate()
                 .map(|facts| ChainView { origin: "uploaded", facts: facts.clone(), issued_at: None })
                 .into_iter()
@@ -221,8 +236,12 @@ impl Acme {
         let facts = first_to_end.map(|chain| chain.facts.clone()).unwrap_or_default();
         CertificateView {
             name: name.to_owned(),
-            origin: if entry.issued().is_some() { "acme" } else { "uploaded" },
-            state: State::of(&facts, entry.issued(), now),
+            origin: match (entry.issued(), entry.folder()) {
+                (Some(_), _) => "acme",
+                (None, Some(_)) => "directory",
+                (None, None) => "uploaded",
+            },
+            state: State::of(&facts, entry, now),
             days_left: (verify::life(&facts).1 - now).div_euclid(DAY),
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -231,6 +250,10 @@ impl Acme {
             used_by: used_by(head, name),
             nodes: NodesView { ..*nodes },
             acme: entry.issued().map(|issued| self.acme_view(head, name, issued)),
+            directory: entry.folder().map(|folder| FolderView {
+                path: folder.wanted.path.to_string(),
+                error: self.0.folders.error_of(name),
+            }),
         }
     }
 
@@ -282,6 +305,7 @@ impl Acme {
             return Ok(None);
         };
         let stored = self.0.clerk.store.acme_account(&key_of(account)).await?;
+        let terms = self.0.clerk.accounts.terms(account).await;
         let registered = stored.filter(|stored| !stored.url.is_empty());
         let of_account = |(name, issued): (&str, &Issued)| {
             (issued.wanted.account == account.name).then(|| name.to_owned())
@@ -296,7 +320,7 @@ impl Acme {
                 .and_then(|stored| serde_json::from_str(&stored.contact).ok())
                 .unwrap_or_default(),
             url: registered.map(|stored| stored.url),
-            terms: None,
+            terms,
             certificates: super::issued(head).filter_map(of_account).collect(),
             last_error: troubles.get(name).cloned(),
         }))

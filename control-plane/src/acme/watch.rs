@@ -20,7 +20,7 @@ impl Acme {
             told.retain(|name, _| head.model.get(Kind::Certificate, name).is_some());
             for (name, entry) in head.model.all(Kind::Certificate) {
                 let Some(facts) = entry.certificate() else { continue };
-                let state = State::of(facts, entry.issued(), now);
+                let state = State::of(facts, entry, now);
                 let is = (facts.fingerprint.clone(), state);
                 if told.get(name) == Some(&is) {
                     continue;

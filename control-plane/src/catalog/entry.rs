@@ -9,7 +9,7 @@ use awe4lb_model::{
 };
 use serde_json::{Value, json};
 
-use super::{CertificateFacts, Issued};
+use super::{CertificateFacts, Chain, Folder, Issued};
 
 /// The kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +87,8 @@ pub(super) enum Noun {
     Map(SniMap),
     /// A certificate that is issued.
     Issued(Issued),
+    /// A certificate in a folder.
+    Folder(Folder),
     /// With the key of its external binding.
     AcmeAccount(AcmeAccount, Option<Secret>),
 }
@@ -101,6 +103,7 @@ impl Noun {
             | Self::AddressList(..)
             | Self::Map(_)
             | Self::Issued(_)
+            | Self::Folder(_)
             | Self::AcmeAccount(..) => Vec::new(),
         }
     }
@@ -160,6 +163,7 @@ impl Entry {
         match &self.noun {
             Noun::Certificate(_, _, facts) => Some(facts),
             Noun::Issued(issued) => issued.facts(),
+            Noun::Folder(folder) => Some(&folder.chain.facts),
             Noun::Listener(_)
             | Noun::Pool(_)
             | Noun::AddressList(..)
@@ -171,6 +175,20 @@ impl Entry {
     /// Of a certificate that is issued.
     pub fn issued(&self) -> Option<&Issued> {
         if let Noun::Issued(issued) = &self.noun { Some(issued) } else { None }
+    }
+
+    /// Of a certificate in a folder.
+    pub fn folder(&self) -> Option<&Folder> {
+        if let Noun::Folder(folder) = &self.noun { Some(folder) } else { None }
+    }
+
+    /// Chains that change without a revision.
+    pub(super) fn kept_chains(&self) -> &[Chain] {
+        match &self.noun {
+            Noun::Issued(issued) => &issued.chains,
+            Noun::Folder(folder) => std::slice::from_ref(&folder.chain),
+            _ => &[],
+        }
     }
 
     /// Of an account: with the key of its external binding.
@@ -252,6 +270,7 @@ impl Entry {
                 vec![PlacedCertificate { certificate: certificate.clone(), key: key.clone() }]
             }
             Noun::Issued(issued) => issued.placed().collect(),
+            Noun::Folder(folder) => vec![folder.placed()],
             Noun::Listener(_)
             | Noun::Pool(_)
             | Noun::AddressList(..)

@@ -27,6 +27,8 @@ use crate::store::{
 pub enum Origin {
     /// An authority, known by its directory and profile, with the names that were ordered.
     Acme(String),
+    /// A folder of the control plane.
+    Folder,
     /// A user, before ACME was asked for: it serves until the first chain is issued.
     Uploaded,
     /// Made here and signed by nobody, so that the listener can run.
@@ -38,6 +40,7 @@ impl Origin {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Acme(_) => "acme",
+            Self::Folder => "directory",
             Self::Uploaded => "uploaded",
             Self::Placeholder => "placeholder",
         }
@@ -47,6 +50,7 @@ impl Origin {
         match stored.origin.as_str() {
             "acme" => Self::Acme(stored.source.clone()),
             "uploaded" => Self::Uploaded,
+            "directory" => Self::Folder,
             _ => Self::Placeholder,
         }
     }
@@ -164,7 +168,8 @@ pub(super) async fn draft(
         _ => load_chains(store, &name).await?,
     };
     if chains.is_empty() {
-        let chain = placeholder(&wanted).map_err(|error| {
+        let names = wanted.domains.iter().map(|domain| domain.to_string()).collect();
+        let chain = placeholder(&wanted.name, names).map_err(|error| {
             WriteError::Storage(format!("no placeholder can be made for {name:?}: {error}"))
         })?;
         chains.push(chain);
@@ -255,9 +260,8 @@ pub(super) async fn load_chains(store: &Store, name: &str) -> anyhow::Result<Vec
 }
 
 /// Signed by itself: clients do not trust it, but the listener runs, and all its other certificates with it.
-fn placeholder(wanted: &AcmeCertificate) -> Result<Chain, String> {
+pub(super) fn placeholder(name: &Name, names: Vec<String>) -> Result<Chain, String> {
     let text = |error: rcgen::Error| error.to_string();
-    let names: Vec<String> = wanted.domains.iter().map(|domain| domain.to_string()).collect();
     let mut params = CertificateParams::new(names).map_err(text)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "awe4lb placeholder: not issued yet");
@@ -266,9 +270,8 @@ fn placeholder(wanted: &AcmeCertificate) -> Result<Chain, String> {
     params.not_after = now + time::Duration::days(3_650);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(text)?;
     let chain_pem = params.self_signed(&key).map_err(text)?.pem();
-    let facts =
-        CertificateFacts::read(&Certificate { name: wanted.name.clone(), chain_pem: chain_pem.clone() })
-            .map_err(|violation| violation.detail)?;
+    let facts = CertificateFacts::read(&Certificate { name: name.clone(), chain_pem: chain_pem.clone() })
+        .map_err(|violation| violation.detail)?;
     Ok(Chain {
         key_type: KeyType::P256,
         origin: Origin::Placeholder,
@@ -322,7 +325,7 @@ impl Catalog {
         key_type: KeyType,
         chain_pem: String,
         key: PrivateKeyPem,
-        source: String,
+        origin: Origin,
     ) -> Result<Chain, InstallError> {
         let unfit = |violation: Violation| InstallError::Unfit(violation.detail);
         let certificate = Certificate { name: name.clone(), chain_pem };
@@ -330,7 +333,7 @@ impl Catalog {
         facts.check_key(&key).map_err(unfit)?;
         Ok(Chain {
             key_type,
-            origin: Origin::Acme(source),
+            origin,
             chain_pem: certificate.chain_pem,
             key,
             facts,
@@ -364,12 +367,17 @@ impl Catalog {
         };
         let mut chains: Vec<Chain> = issued.chains.iter().filter(|old| !goes(old)).cloned().collect();
         chains.push(chain.clone());
-        self.store_install(name, issued, &chain, goes)
+        self.store_install(name, &issued.chains, &chain, goes)
             .await
             .map_err(|error| InstallError::Storage(error.to_string()))?;
-        let issued = Issued { chains: chains.into(), ..issued.clone() };
+        let noun = Noun::Issued(Issued { chains: chains.into(), ..issued.clone() });
+        self.publish_beside(&head, name, Entry { noun, ..Entry::clone(entry) });
+        Ok(())
+    }
+
+    /// A new head without a revision: the same configuration, with another chain. Called by who holds the lock of writes.
+    pub(super) fn publish_beside(&self, head: &Head, name: &str, entry: Entry) {
         let mut model = Model::clone(&head.model);
-        let entry = Entry { noun: Noun::Issued(issued), ..Entry::clone(entry) };
         model.objects.entry(Kind::Certificate).or_default().insert(name.to_owned(), Arc::new(entry));
         self.head.send_replace(Arc::new(Head {
             lineage: head.lineage.clone(),
@@ -377,18 +385,18 @@ impl Catalog {
             placed: Arc::new(model.placed()),
             model: Arc::new(model),
         }));
-        Ok(())
     }
 
-    async fn store_install(
+    /// Stores a chain, and forgets those of `old` that go.
+    pub(super) async fn store_install(
         &self,
         name: &str,
-        issued: &Issued,
+        old: &[Chain],
         chain: &Chain,
         goes: impl Fn(&Chain) -> bool,
     ) -> Result<(), WriteError> {
         let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await?;
-        for old in issued.chains.iter().filter(|old| goes(old)) {
+        for old in old.iter().filter(|old| goes(old)) {
             sqlx::query("DELETE FROM issued_chains WHERE certificate = ? AND key_type = ?")
                 .bind(name)
                 .bind(old.key_type.word())

@@ -6,6 +6,7 @@
 mod certificate;
 mod change;
 mod entry;
+mod folder;
 mod issued;
 mod lists;
 mod model;
@@ -24,6 +25,7 @@ use crate::store::Store;
 pub use certificate::CertificateFacts;
 pub use change::{Edit, Operation, Precondition, WriteError};
 pub use entry::{Entry, Kind};
+pub use folder::{Folder, SLOT as FOLDER_SLOT};
 pub use issued::{Chain, InstallError, Issued, Origin as ChainOrigin, ders};
 pub use lists::{EntriesChange, text as entry_text};
 pub use model::Model;

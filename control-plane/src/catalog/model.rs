@@ -1,10 +1,13 @@
 //! The newest revision in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, anyhow};
 use awe4lb_model::{
-    Config, Defaults, Name,
+    Config, Defaults, FolderCertificate, Name,
     acme::AcmeCertificate,
     document::{self, CertificateObject, Node, Violation},
     placed::{NodeConfig, PrivateKeyPem},
@@ -14,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     CertificateFacts, Kind,
     entry::{Entry, Noun},
-    issued,
+    folder, issued,
 };
 use crate::store::{Store, objects::StoredObject};
 
@@ -75,6 +78,7 @@ impl Model {
                         stored_key(store, &stored.name, &facts).await?.context("its key is not stored")?;
                     Noun::Certificate(certificate, key, facts)
                 }
+                CertificateObject::Folder(wanted) => Noun::Folder(folder::load(store, wanted).await?),
                 CertificateObject::Acme(wanted) => Noun::Issued(issued::load(store, *wanted).await?),
             },
         };
@@ -119,13 +123,21 @@ impl Model {
         for tls in listeners.iter_mut().filter_map(|placed| placed.listener.tls.as_mut()) {
             self.name_chains(&mut tls.certificates);
         }
+        // A key is where a listener needs it, and nowhere else.
+        let used: BTreeSet<&Name> = listeners
+            .iter()
+            .filter_map(|placed| placed.listener.tls.as_ref())
+            .flat_map(|tls| &tls.certificates)
+            .collect();
+        let certificates = self
+            .all(Kind::Certificate)
+            .flat_map(|(_, entry)| entry.placed_certificates())
+            .filter(|placed| used.contains(&placed.certificate.name))
+            .collect();
         NodeConfig {
             listeners,
             pools: self.all(Kind::Pool).filter_map(|(_, entry)| entry.placed_pool()).collect(),
-            certificates: self
-                .all(Kind::Certificate)
-                .flat_map(|(_, entry)| entry.placed_certificates())
-                .collect(),
+            certificates,
             address_lists: self
                 .all(Kind::AddressList)
                 .filter_map(|(_, entry)| entry.address_list().cloned())
@@ -154,6 +166,9 @@ impl Model {
                 Noun::AddressList(list, _) => config.address_lists.push(list.clone()),
                 Noun::Map(map) => config.maps.push(map.clone()),
                 Noun::Issued(issued) => config.acme_certificates.push(AcmeCertificate::clone(&issued.wanted)),
+                Noun::Folder(folder) => {
+                    config.folder_certificates.push(FolderCertificate::clone(&folder.wanted));
+                }
                 Noun::AcmeAccount(account, _) => config.acme_accounts.push(account.clone()),
             }
         }

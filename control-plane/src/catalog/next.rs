@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     CertificateFacts, Edit, EntriesChange, Entry, Kind, Model, Operation, WriteError,
     entry::Noun,
-    issued, lists,
+    folder, issued, lists,
     model::{document_of, stored_key},
 };
 use crate::store::Store;
@@ -148,6 +148,7 @@ async fn decode(
                 let secret = document::take_secret(kind.word(), &mut node);
                 issued::draft(store, model, *wanted, secret, drafts).await?
             }
+            Ok(CertificateObject::Folder(wanted)) => Ok(folder::draft(store, model, wanted, drafts).await?),
             Ok(CertificateObject::Chain(certificate, key)) => {
                 if let NodeKind::Object(entries) = &mut node.kind {
                     entries.retain(|entry| entry.key != "key");
@@ -295,6 +296,12 @@ pub(super) async fn draft_document(
                 }));
             }
         }
+    }
+    for wanted in compiled.config.folder_certificates {
+        let name = wanted.name.to_string();
+        let noun = folder::draft(store, model, wanted, &mut drafts).await?;
+        let body = bodies.remove(&(Kind::Certificate, name.clone())).unwrap_or_default();
+        drafts.objects.push(Draft { kind: Kind::Certificate, name, new: Some((body, noun)) });
     }
     for certificate in compiled.config.certificates {
         let name = certificate.name.clone();

@@ -208,11 +208,8 @@ impl Catalog {
             write_secret(&mut tx, (kind.word(), name, belongs_to), &sealed, &revision.created_at).await?;
         }
         for name in new_chains {
-            let Some(issued) = next.model.get(Kind::Certificate, name).and_then(|entry| entry.issued())
-            else {
-                continue;
-            };
-            write_chains(&mut tx, &self.store, name, &issued.chains).await?;
+            let Some(entry) = next.model.get(Kind::Certificate, name) else { continue };
+            write_chains(&mut tx, &self.store, name, entry.kept_chains()).await?;
         }
         tx.commit().await?;
         Ok(())

@@ -19,7 +19,7 @@ use super::{
     Problem,
     routes::{Doc, Route},
 };
-use crate::{app::App, auth::Principal, discovery::SourceView};
+use crate::{acme::CertificateView, app::App, auth::Principal, discovery::SourceView};
 
 type Family = (&'static str, Kind, &'static str, &'static str);
 
@@ -154,6 +154,51 @@ fn write_fleet(out: &mut Exposition, app: &App) {
         out.sample(&[("node", &node.name)], u8::from(node.in_sync));
     }
     write_sources(out, app);
+    write_certificates(out, app);
+}
+
+fn write_certificates(out: &mut Exposition, app: &App) {
+    let head = app.catalog.head();
+    let views: Vec<CertificateView> = app.acme.views(&head).map(|(_, view)| view).collect();
+    let seconds = |text: &str| text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
+    out.family(
+        "awe4lb_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When a chain that serves ends, in seconds since 1970.",
+    );
+    for view in &views {
+        for chain in &view.chains {
+            let labels = [("certificate", view.name.as_str()), ("key", &chain.facts.key_type)];
+            out.sample(&labels, seconds(&chain.facts.not_after));
+        }
+    }
+    out.family("awe4lb_certificate_state", Kind::Gauge, "1: the certificate is in this state.");
+    for view in &views {
+        out.sample(&[("certificate", &view.name), ("state", view.state.word())], 1);
+    }
+    let of_acme = |view: &CertificateView| {
+        view.acme.as_ref().map(|acme| (acme.failures, acme.next.as_ref().map(|next| seconds(&next.at))))
+    };
+    out.family("awe4lb_certificate_failures", Kind::Gauge, "Orders of a certificate that failed in a row.");
+    for view in &views {
+        if let Some((failures, _)) = of_acme(view) {
+            out.sample(&[("certificate", &view.name)], failures);
+        }
+    }
+    out.family(
+        "awe4lb_certificate_next_order_seconds",
+        Kind::Gauge,
+        "When a certificate is ordered next, in seconds since 1970.",
+    );
+    for view in &views {
+        if let Some((_, Some(at))) = of_acme(view) {
+            out.sample(&[("certificate", &view.name)], at);
+        }
+    }
+    out.family("awe4lb_acme_orders_total", Kind::Counter, "Orders, by account and outcome.");
+    for ((account, outcome), count) in app.acme.orders() {
+        out.sample(&[("account", &account), ("outcome", outcome)], count);
+    }
 }
 
 fn write_sources(out: &mut Exposition, app: &App) {

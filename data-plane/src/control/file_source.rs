@@ -162,6 +162,11 @@ fn read_document(path: &Path) -> Result<(NodeConfig, Vec<PathBuf>), Refused> {
             "certificates are issued by the control plane; a node alone takes a chain and a key".to_owned();
         return Err(Refused::Invalid(vec![Violation::new(pointer, None, "not-supported-yet", detail)]));
     }
+    if let Some(certificate) = compiled.config.folder_certificates.first() {
+        let pointer = format!("/certificates/{}/directory", certificate.name);
+        let detail = "folders are read by the control plane; a node alone takes chainFile and keyFile, and watches them";
+        return Err(Refused::Invalid(vec![Violation::new(pointer, None, "not-supported-yet", detail)]));
+    }
     Ok((number_locally(compiled.config, &compiled.keys), files.into_inner()))
 }
 

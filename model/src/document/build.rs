@@ -16,10 +16,10 @@ use super::{
     violation::{Path, Violation},
 };
 use crate::{
-    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, HashOn, Listener, Locality, MIRROR_ALL,
-    Match, MinTlsVersion, Mirror, Name, OnDown, Outlier, Pool, PortRange, Preamble, Protocol, ProxyDatagrams,
-    ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode, TlsSettings,
-    WhenAllDown,
+    ACCESS_LOG_ALL, Backend, Balance, Certificate, Connect, Defaults, FolderCertificate, HashOn, Listener,
+    Locality, MIRROR_ALL, Match, MinTlsVersion, Mirror, Name, OnDown, Outlier, Pool, PortRange, Preamble,
+    Protocol, ProxyDatagrams, ProxyVersion, Rule, RuleAction, SniPattern, SplitTarget, TcpTimeouts, Tiers,
+    TlsMode, TlsSettings, WhenAllDown,
 };
 
 use crate::rule::MAX_MATCH_DEPTH;
@@ -487,6 +487,26 @@ pub(super) fn certificate(node: &Node, path: &Path<'_>, found: &mut Findings) ->
         return None;
     };
     Some(Certificate { name: name(node, "name")?, chain_pem: chain_pem.to_owned() })
+}
+
+/// A certificate in a folder.
+pub(super) fn folder_certificate(
+    node: &Node,
+    path: &Path<'_>,
+    found: &mut Findings,
+) -> Option<FolderCertificate> {
+    let folder = text(node, "directory")?;
+    for other in ["chain", "chainFile", "key", "keyFile", "acme"] {
+        if let Some(value) = node.field(other) {
+            let detail = format!("what lies in a folder has no {other:?}");
+            found.error(&Path::Field(path, other), value, "conflict", detail);
+        }
+    }
+    if !folder.starts_with('/') {
+        let at = node.field("directory")?;
+        found.error(&Path::Field(path, "directory"), at, "bad-value", "write the whole path of the folder");
+    }
+    Some(FolderCertificate { name: name(node, "name")?, path: folder.into() })
 }
 
 pub(super) fn text<'a>(node: &'a Node, field: &str) -> Option<&'a str> {

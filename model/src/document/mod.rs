@@ -40,7 +40,7 @@ pub use violation::Violation;
 use serde_json::Value;
 
 use crate::{
-    AddressList, Certificate, Config, Defaults, Listener, Name, Pool, SniMap,
+    AddressList, Certificate, Config, Defaults, FolderCertificate, Listener, Name, Pool, SniMap,
     acme::{AcmeAccount, AcmeCertificate, Secret},
     placed::PrivateKeyPem,
 };
@@ -129,6 +129,8 @@ pub enum CertificateObject {
     Chain(Certificate, Option<PrivateKeyPem>),
     /// To be issued.
     Acme(Box<AcmeCertificate>),
+    /// In a folder.
+    Folder(FolderCertificate),
 }
 
 /// Text to tree.
@@ -198,12 +200,14 @@ pub fn compile(mut document: Node) -> Result<Compiled, Vec<Violation>> {
             build::pool(node, &defaults, path, found)
         }),
         certificates: named(&document, "certificates", &mut found, |node, path, found| {
-            node.field("acme").is_none().then(|| build::certificate(node, path, found))?
+            let is_kept = node.field("acme").is_none() && node.field("directory").is_none();
+            is_kept.then(|| build::certificate(node, path, found))?
         }),
         address_lists: named(&document, "addressLists", &mut found, lists::address_list),
         maps: named(&document, "maps", &mut found, lists::map),
         acme_accounts: named(&document, "acmeAccounts", &mut found, acme::account),
         acme_certificates: each(&document, "certificates", &mut found, acme::certificate),
+        folder_certificates: each(&document, "certificates", &mut found, build::folder_certificate),
     };
     let pointers = references::Pointers::of(&document);
     config.listeners.sort_by(|a, b| a.name.cmp(&b.name));
@@ -213,8 +217,10 @@ pub fn compile(mut document: Node) -> Result<Compiled, Vec<Violation>> {
     config.maps.sort_by(|a, b| a.name.cmp(&b.name));
     config.acme_accounts.sort_by(|a, b| a.name.cmp(&b.name));
     config.acme_certificates.sort_by(|a, b| a.name.cmp(&b.name));
+    config.folder_certificates.sort_by(|a, b| a.name.cmp(&b.name));
     // Objects that did not build are missing from `config`; references to them are no second mistake.
     references::check(&config, &pointers, &mut found.errors);
+    references::warn(&config, &pointers, &mut found.warnings);
     if !found.errors.is_empty() {
         return Err(sorted(found.errors));
     }
@@ -248,6 +254,9 @@ pub fn decode_certificate(node: &Node) -> Result<CertificateObject, Vec<Violatio
     decode(node, &spec::CERTIFICATE, |node, found| {
         if node.field("acme").is_some() {
             return acme::certificate(node, &Path::Root, found).map(Box::new).map(CertificateObject::Acme);
+        }
+        if node.field("directory").is_some() {
+            return build::folder_certificate(node, &Path::Root, found).map(CertificateObject::Folder);
         }
         let certificate = build::certificate(node, &Path::Root, found)?;
         let key = node.field("key").and_then(Node::as_text).map(|key| PrivateKeyPem(key.to_owned()));

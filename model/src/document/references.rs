@@ -7,7 +7,8 @@ use super::{
     violation::{Violation, nearest},
 };
 use crate::{
-    BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap, acme::AcmeCertificate,
+    BindHost, Config, Listener, Name, Pool, Protocol, ProxyVersion, RuleAction, SniMap,
+    acme::{AcmeCertificate, AcmeChallenge},
 };
 
 /// Where the objects of a document stand: the order of the nouns is by name.
@@ -46,6 +47,13 @@ impl Pointers {
         }
     }
 
+    fn of_certificate(&self, name: &Name) -> (String, Option<Position>) {
+        match self.certificates.get(name.as_str()) {
+            Some((index, at)) => (format!("/certificates/{index}"), *at),
+            None => (format!("/certificates/{name}"), None),
+        }
+    }
+
     fn declares(&self, kind: &str, name: &Name) -> bool {
         self.declared.get(kind).is_some_and(|names| names.contains(name.as_str()))
     }
@@ -61,8 +69,14 @@ pub fn check_references(config: &Config) -> Vec<Violation> {
 pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
     let pools: HashSet<&Name> = config.pools.iter().map(|pool| &pool.name).collect();
     let issued = config.acme_certificates.iter().map(|certificate| &certificate.name);
-    let certificates: HashSet<&Name> =
-        config.certificates.iter().map(|certificate| &certificate.name).chain(issued).collect();
+    let in_folders = config.folder_certificates.iter().map(|certificate| &certificate.name);
+    let certificates: HashSet<&Name> = config
+        .certificates
+        .iter()
+        .map(|certificate| &certificate.name)
+        .chain(issued)
+        .chain(in_folders)
+        .collect();
     let known = Known {
         certificates,
         lists: config.address_lists.iter().map(|list| &list.name).collect(),
@@ -82,6 +96,27 @@ pub(super) fn check(config: &Config, pointers: &Pointers, out: &mut Vec<Violatio
     check_binds(config, pointers, out);
 }
 
+/// What may be right, but hardly is.
+pub(super) fn warn(config: &Config, pointers: &Pointers, out: &mut Vec<Violation>) {
+    let answers_http = config.listeners.iter().any(|listener| listener.acme_http01);
+    let answers_tls = config.listeners.iter().any(|listener| listener.protocol == Protocol::Tcp);
+    for certificate in &config.acme_certificates {
+        let (pointer, at) = pointers.of_certificate(&certificate.name);
+        let lacks = |challenge: AcmeChallenge| match challenge {
+            AcmeChallenge::Http01 if !answers_http => {
+                Some("no listener has acmeHttp01: nobody answers http-01")
+            }
+            AcmeChallenge::TlsAlpn01 if !answers_tls => Some("without a listener nobody answers tls-alpn-01"),
+            AcmeChallenge::Http01 | AcmeChallenge::TlsAlpn01 | AcmeChallenge::Dns01 => None,
+        };
+        for detail in certificate.challenges.iter().filter_map(|challenge| lacks(*challenge)) {
+            let violation =
+                Violation::new(format!("{pointer}/acme/challenge"), at, "no-answer", detail.to_owned());
+            out.push(violation.hint("the listener at port 80 of the names gets acmeHttp01: true"));
+        }
+    }
+}
+
 /// The account of a certificate that is to be issued is there, and the names of its chains on nodes are free.
 fn check_issued(
     certificate: &AcmeCertificate,
@@ -90,10 +125,7 @@ fn check_issued(
     pointers: &Pointers,
     out: &mut Vec<Violation>,
 ) {
-    let (pointer, at) = match pointers.certificates.get(certificate.name.as_str()) {
-        Some((index, at)) => (format!("/certificates/{index}"), *at),
-        None => (format!("/certificates/{}", certificate.name), None),
-    };
+    let (pointer, at) = pointers.of_certificate(&certificate.name);
     let is_there = config.acme_accounts.iter().any(|account| account.name == certificate.account);
     if !is_there && !pointers.declares("acmeAccount", &certificate.account) {
         let detail = format!("there is no ACME account {:?}", certificate.account);

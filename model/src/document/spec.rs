@@ -663,6 +663,12 @@ pub(super) static CERTIFICATE: ObjectSpec = ObjectSpec {
             "",
             "Issued and renewed by an authority, in place of `chain` and `key`.",
         ),
+        field(
+            "directory",
+            Kind::Text,
+            "",
+            "A folder of the control plane with chain and key, as certbot and others write them, in place of both; `--allow-files` allows it. It is watched.",
+        ),
     ],
     later: &[],
 };
