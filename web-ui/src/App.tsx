@@ -8,9 +8,13 @@ import { follow } from './api/events';
 import { queries, useWrite, writes } from './api/queries';
 import { SessionContext } from './api/session';
 import type { Session } from './api/types';
+import { AcmeAccounts } from './pages/AcmeAccounts';
+import { CertificatePage } from './pages/CertificatePage';
+import { Certificates } from './pages/Certificates';
 import { Configuration } from './pages/Configuration';
 import { History, RevisionPage } from './pages/History';
 import { ListenerPage, Listeners } from './pages/Listeners';
+import { NewCertificate } from './pages/NewCertificate';
 import { Nodes } from './pages/Nodes';
 import { ListPage, Lists, MapPage } from './pages/Lists';
 import { Overview } from './pages/Overview';
@@ -24,6 +28,8 @@ const MENU = [
   ['Overview', paths.overview],
   ['Listeners', paths.listeners],
   ['Pools', paths.pools],
+  ['Certificates', paths.certificates],
+  ['ACME accounts', paths.accounts],
   ['Lists and maps', paths.lists],
   ['Nodes', paths.nodes],
   ['Configuration', paths.configuration],
@@ -118,6 +124,10 @@ const tree = root.addChildren([
   page('/lists', Lists),
   page('/lists/$name', ListPage),
   page('/maps/$name', MapPage),
+  page('/certificates', Certificates),
+  page('/certificates/$name', CertificatePage),
+  page('/new-certificate', NewCertificate),
+  page('/acme-accounts', AcmeAccounts),
   page('/nodes', Nodes),
   page('/configuration', Configuration),
   page('/history', History),

@@ -3,8 +3,9 @@ import type { Source, Stats } from './types';
 
 /** Keys that an event makes stale. */
 const STALE: Record<string, string[]> = {
-  revision: ['config', 'backends', 'nodes', 'sources'],
-  node: ['nodes', 'backends'],
+  revision: ['config', 'backends', 'nodes', 'sources', 'certificates'],
+  node: ['nodes', 'backends', 'certificates'],
+  certificate: ['certificates'],
   backend: ['backends'],
 };
 const POLL = 5_000;
@@ -28,7 +29,7 @@ export function follow(client: QueryClient, onState: (connected: boolean) => voi
       stale.clear();
     }, 100);
   };
-  const all = () => mark(['config', 'backends', 'nodes', 'sources', 'stats']);
+  const all = () => mark(['config', 'backends', 'nodes', 'sources', 'certificates', 'stats']);
 
   const open = () => {
     source = new EventSource('/api/v1/events');

@@ -1,11 +1,17 @@
 import { queryOptions, useMutation, useQueryClient } from '@tanstack/react-query';
 import { call, json, list } from './client';
 import type {
+  AcmeAccount,
+  AcmeAccountStatus,
   ApiToken,
   BackendState,
+  Certificate,
+  CertificateStatus,
   Change,
   Entries,
   HistoryPoint,
+  Imported,
+  ImportWish,
   JoinToken,
   Listener,
   Node,
@@ -64,6 +70,20 @@ export const queries = {
         json<{ entries: Record<string, string>; total: number }>(`/api/v1/maps/${encodeURIComponent(name)}/entries`, {
           signal,
         }),
+    }),
+  certificates: queryOptions({
+    queryKey: ['certificates'],
+    queryFn: ({ signal }) => list<CertificateStatus>('/api/v1/certificate-status', signal),
+  }),
+  accounts: queryOptions({
+    queryKey: ['config', 'acme-accounts'],
+    queryFn: ({ signal }) => list<AcmeAccount>('/api/v1/acme-accounts', signal),
+  }),
+  accountStatus: (name: string) =>
+    queryOptions({
+      queryKey: ['certificates', 'account', name],
+      queryFn: ({ signal }) =>
+        json<AcmeAccountStatus>(`/api/v1/acme-accounts/${encodeURIComponent(name)}/status`, { signal }),
     }),
   document: queryOptions({
     queryKey: ['config', 'document'],
@@ -133,6 +153,22 @@ export const writes = {
     const path = `/api/v1/maps/${encodeURIComponent(map)}/entries/${encodeURIComponent(name)}`;
     return call(path, pool === null ? { method: 'DELETE' } : { method: 'PUT', body: { pool } });
   },
+  certificate: ({ name, ...body }: Certificate) =>
+    json<Certificate>(`/api/v1/certificates/${encodeURIComponent(name)}`, { method: 'PUT', body: { name, ...body } }),
+  deleteCertificate: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}`, { method: 'DELETE' }),
+  renew: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}:renew`, { method: 'POST', body: {} }),
+  importCertificate: (wish: ImportWish) =>
+    json<Imported>('/api/v1/certificates:import', { method: 'POST', body: wish }),
+  issue: ({ name, ...wish }: { name: string; ca: string; domains: string[]; days: number }) =>
+    json<Imported>(`/api/v1/certificates/${encodeURIComponent(name)}:issue`, {
+      method: 'POST',
+      body: { ...wish, deliver: 'store' },
+    }),
+  account: ({ name, ...body }: Omit<AcmeAccount, 'meta'>) =>
+    json<AcmeAccount>(`/api/v1/acme-accounts/${encodeURIComponent(name)}`, { method: 'PUT', body: { name, ...body } }),
+  deleteAccount: (name: string) => call(`/api/v1/acme-accounts/${encodeURIComponent(name)}`, { method: 'DELETE' }),
+  rollOver: (name: string) =>
+    json<AcmeAccountStatus>(`/api/v1/acme-accounts/${encodeURIComponent(name)}:rollover`, { method: 'POST', body: {} }),
   admin: (wish: { pool: string; backend: string; verb: 'drain' | 'maintain' | 'ready' }) =>
     json<BackendState>(
       `/api/v1/pools/${encodeURIComponent(wish.pool)}/backends/${encodeURIComponent(wish.backend)}:${wish.verb}`,

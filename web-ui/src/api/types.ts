@@ -243,3 +243,110 @@ export interface List<T> {
   total: number;
   next?: string;
 }
+
+export interface Chain {
+  origin: 'acme' | 'uploaded' | 'directory' | 'placeholder';
+  keyType: string;
+  issuer: string;
+  serial: string;
+  fingerprint: string;
+  names: string[];
+  notBefore: string;
+  notAfter: string;
+  issuedAt?: string;
+  ocsp?: { status: string; thisUpdate?: string; nextUpdate?: string; error?: string };
+}
+
+/** Why an order failed, in the authority's words. */
+export interface AcmeError {
+  at: string;
+  type: string;
+  detail: string;
+  hint: string;
+  domain?: string;
+  challenge?: string;
+  nodes?: string[];
+}
+
+/** How a certificate does. */
+export interface CertificateStatus {
+  name: string;
+  origin: 'acme' | 'uploaded' | 'directory';
+  state: 'valid' | 'expiring' | 'expired' | 'not-yet-valid' | 'placeholder';
+  notBefore: string;
+  notAfter: string;
+  daysLeft: number;
+  names: string[];
+  chains: Chain[];
+  usedBy: string[];
+  nodes: { serving: number; connected: number };
+  acme?: {
+    account: string;
+    domains: string[];
+    challenges: string[];
+    keyTypes: string[];
+    state: 'idle' | 'ordering' | 'waiting' | 'failing';
+    step?: string;
+    next?: { at: string; what: 'order' | 'renew' | 'retry'; why: string };
+    failures: number;
+    lastError?: AcmeError;
+  };
+  directory?: { path: string; error?: string };
+}
+
+/** A certificate as it is written. Secrets go in and never come out. */
+export interface Certificate {
+  name: string;
+  chain?: string;
+  key?: string;
+  directory?: string;
+  acme?: {
+    account: string;
+    domains: string[];
+    challenge: string[];
+    keyType?: string[];
+    profile?: string;
+    renewBefore?: string;
+    dns?: Record<string, unknown> & { type: string };
+  };
+}
+
+export interface AcmeAccount {
+  meta: Meta;
+  name: string;
+  directory: string;
+  termsAgreed: boolean;
+  contact?: string[];
+  externalAccountBinding?: { keyId: string; secret?: string };
+  ca?: string;
+}
+
+export interface AcmeAccountStatus {
+  name: string;
+  directory: string;
+  registered: boolean;
+  url?: string;
+  contact: string[];
+  terms?: string;
+  certificates: string[];
+  lastError?: AcmeError;
+}
+
+export interface ImportWish {
+  name?: string;
+  pem?: string;
+  pkcs12?: string;
+  password?: string;
+  dryRun?: boolean;
+}
+
+export interface Imported {
+  name: string;
+  names: string[];
+  notAfter: string;
+  keyType: string;
+  issuer?: string;
+  warnings: { code: string; detail: string; hint?: string }[];
+  replaces?: { notAfter: string; names: string[] };
+  usedBy: string[];
+}

@@ -35,7 +35,9 @@ export function until(time: string | null | undefined, now = Date.now()): string
   if (!time) return '';
   const seconds = Math.round((Date.parse(time) - now) / 1000);
   if (seconds <= 0) return 'now';
-  return seconds < 60 ? `in ${seconds} s` : `in ${Math.ceil(seconds / 60)} min`;
+  if (seconds < 60) return `in ${seconds} s`;
+  if (seconds < 7_200) return `in ${Math.ceil(seconds / 60)} min`;
+  return seconds < 172_800 ? `in ${Math.round(seconds / 3_600)} h` : `in ${Math.round(seconds / 86_400)} days`;
 }
 
 /** `+1 ~2 -3`. */

@@ -1,0 +1,156 @@
+import { Anchor, Button, Code, Group, Loader, Paper, Stack, Table, Text, Title } from '@mantine/core';
+import { useQuery } from '@tanstack/react-query';
+import { Link, useNavigate, useParams } from '@tanstack/react-router';
+import { queries, useWrite, writes } from '../api/queries';
+import { useWhyNot } from '../api/session';
+import type { CertificateStatus, Chain } from '../api/types';
+import { DaysLeft, Failure, nextOf, StateBadge } from '../components/CertificateState';
+import { ImportForm } from '../components/ImportForm';
+import { paths } from '../paths';
+import { Confirm } from '../ui/Confirm';
+import { ErrorBox, Page } from '../ui/Page';
+import { UsedBy } from './Certificates';
+
+/** One certificate: what serves, where it comes from, what happens next. */
+export function CertificatePage() {
+  const { name } = useParams({ strict: false }) as { name: string };
+  const certificates = useQuery({ ...queries.certificates, refetchInterval: 30_000 });
+  const one = certificates.data?.find((certificate) => certificate.name === name);
+  if (certificates.isPending) return <Loader size="sm" />;
+  return (
+    <Page title={`Certificate ${name}`} actions={one && <Actions certificate={one} />}>
+      <ErrorBox error={certificates.error} />
+      {one ? <Facts certificate={one} /> : !certificates.error && <Text>There is no such certificate.</Text>}
+    </Page>
+  );
+}
+
+function Facts({ certificate }: { certificate: CertificateStatus }) {
+  const { acme, directory } = certificate;
+  const whyNot = useWhyNot('operator');
+  const rows: [string, React.ReactNode][] = [
+    ['State', <StateBadge certificate={certificate} />],
+    ['For', certificate.names.join(', ')],
+    ['Left', <DaysLeft certificate={certificate} />],
+    ['Next', <span data-testid="next">{nextOf(certificate)}</span>],
+    ['Why then', acme?.state !== 'ordering' && acme?.next?.why],
+    ['Used by', <UsedBy listeners={certificate.usedBy} />],
+    ['Nodes', certificate.usedBy.length > 0 && `${certificate.nodes.serving} of ${certificate.nodes.connected} run it`],
+    [
+      'Account',
+      acme && (
+        <Anchor component={Link} to={paths.accounts} inherit>
+          {acme.account}
+        </Anchor>
+      ),
+    ],
+    ['Ordered for', acme?.domains.join(', ')],
+    ['Challenges', acme?.challenges.join(', then ')],
+    ['Folder', directory?.path],
+  ];
+  return (
+    <Stack>
+      <Paper withBorder p="sm">
+        <Table withRowBorders={false} verticalSpacing={4} aria-label="facts">
+          <Table.Tbody>
+            {rows
+              .filter(([, value]) => value)
+              .map(([title, value]) => (
+                <Table.Tr key={title}>
+                  <Table.Th w={120}>{title}</Table.Th>
+                  <Table.Td>{value}</Table.Td>
+                </Table.Tr>
+              ))}
+          </Table.Tbody>
+        </Table>
+      </Paper>
+      {acme?.lastError && (
+        <Paper withBorder p="sm" role="status" aria-label="last failure">
+          <Failure error={acme.lastError} />
+        </Paper>
+      )}
+      {certificate.chains.map((chain) => (
+        <ChainFacts key={chain.fingerprint} chain={chain} />
+      ))}
+      {certificate.origin === 'uploaded' && !whyNot && (
+        <>
+          <Title order={2} fz={16}>
+            Replace it
+          </Title>
+          <ImportForm name={certificate.name} />
+        </>
+      )}
+    </Stack>
+  );
+}
+
+function ChainFacts({ chain }: { chain: Chain }) {
+  const rows: [string, React.ReactNode][] = [
+    ['Key', chain.keyType],
+    ['Issuer', chain.origin === 'placeholder' ? 'nobody: it stands in until there is one' : chain.issuer],
+    ['Valid', `${new Date(chain.notBefore).toLocaleString()} to ${new Date(chain.notAfter).toLocaleString()}`],
+    ['Serial', <Code>{chain.serial}</Code>],
+    ['SHA-256', <Code>{chain.fingerprint}</Code>],
+    [
+      'OCSP',
+      chain.ocsp &&
+        `${chain.ocsp.status}${chain.ocsp.nextUpdate ? `, until ${new Date(chain.ocsp.nextUpdate).toLocaleString()}` : ''} ${chain.ocsp.error ?? ''}`,
+    ],
+  ];
+  return (
+    <Paper withBorder p="sm">
+      <Table withRowBorders={false} verticalSpacing={4} aria-label={`chain ${chain.keyType}`}>
+        <Table.Tbody>
+          {rows
+            .filter(([, value]) => value)
+            .map(([title, value]) => (
+              <Table.Tr key={title}>
+                <Table.Th w={120}>{title}</Table.Th>
+                <Table.Td style={{ wordBreak: 'break-word' }}>{value}</Table.Td>
+              </Table.Tr>
+            ))}
+        </Table.Tbody>
+      </Table>
+    </Paper>
+  );
+}
+
+function Actions({ certificate }: { certificate: CertificateStatus }) {
+  const navigate = useNavigate();
+  const renew = useWrite(writes.renew, ['certificates']);
+  const remove = useWrite(writes.deleteCertificate, ['config', 'certificates']);
+  const whyNot = useWhyNot('operator');
+  return (
+    <Group gap="xs">
+      {renew.error && <ErrorBox error={renew.error} />}
+      <Button
+        size="compact-xs"
+        variant="default"
+        component="a"
+        href={`/api/v1/certificates/${encodeURIComponent(certificate.name)}/chain`}
+        download={`${certificate.name}.pem`}
+      >
+        Download the chain
+      </Button>
+      {certificate.acme && !whyNot && (
+        <Button
+          size="compact-xs"
+          loading={renew.isPending}
+          disabled={certificate.acme.state === 'ordering'}
+          onClick={() => renew.mutate(certificate.name)}
+        >
+          {certificate.state === 'placeholder' ? 'Order now' : 'Renew now'}
+        </Button>
+      )}
+      {!whyNot && (
+        <Confirm
+          label="Delete"
+          question={`The certificate ${certificate.name} goes from every node.`}
+          pending={remove.isPending}
+          error={remove.error}
+          act={() => remove.mutateAsync(certificate.name).then(() => navigate({ to: paths.certificates }))}
+        />
+      )}
+    </Group>
+  );
+}
