@@ -52,7 +52,15 @@ impl Scene {
     /// When something does not start.
     #[must_use]
     pub fn start_with(nodes: u8, flags: &[&str], change: impl FnOnce(&mut Wish)) -> Self {
-        let fleet = Fleet::start_with(nodes, flags);
+        Self::around(Fleet::start_with(nodes, flags), change)
+    }
+
+    /// Around a fleet that runs.
+    ///
+    /// # Panics
+    /// When something does not start.
+    #[must_use]
+    pub fn around(fleet: Fleet, change: impl FnOnce(&mut Wish)) -> Self {
         let samples = Samples::start(fleet.folder());
         let dns = MockDns::start(fleet.folder(), [127, 0, 1, 1].into());
         for node in &fleet.nodes {
@@ -147,10 +155,10 @@ impl Scene {
         file.display().to_string()
     }
 
-    /// Orders that the authority was asked for.
+    /// Orders that the authority has taken.
     #[must_use]
     pub fn orders(&self) -> usize {
-        self.pebble.log().matches("POST /order-plz").count()
+        self.pebble.log().matches("Added order ").count()
     }
 }
 

@@ -8,7 +8,13 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{at, process::Program, program, rest::Rest, try_eventually};
+use crate::{
+    at,
+    process::{Program, run},
+    program,
+    rest::Rest,
+    try_eventually,
+};
 
 /// Of the user `admin`.
 pub const PASSWORD: &str = "correct horse battery";
@@ -23,7 +29,17 @@ pub struct Fleet {
     http: String,
     grpc: String,
     flags: Vec<String>,
+    disk: Option<Disk>,
     dir: TempDir,
+}
+
+/// A small disk of its own, in memory.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", &self.0.display().to_string()]);
+    }
 }
 
 /// A node.
@@ -54,6 +70,25 @@ impl Fleet {
     #[must_use]
     pub fn start_with(nodes: u8, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a folder: {error}"));
+        Self::start_in(dir, None, nodes, flags)
+    }
+
+    /// The same, with the data of the control plane on a disk of so many MiB.
+    ///
+    /// # Panics
+    /// When nothing can be mounted here.
+    #[must_use]
+    pub fn start_on_a_small_disk(nodes: u8, mebibytes: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("a folder: {error}"));
+        let data = dir.path().join("control-plane");
+        std::fs::create_dir(&data).unwrap_or_else(|error| panic!("a folder: {error}"));
+        let (size, at) = (format!("size={mebibytes}m,mode=0700"), data.display().to_string());
+        let (ok, _, why) = run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &at]);
+        assert!(ok, "{why}");
+        Self::start_in(dir, Some(Disk(data)), nodes, &[])
+    }
+
+    fn start_in(dir: TempDir, disk: Option<Disk>, nodes: u8, flags: &[&str]) -> Self {
         let folder = dir.path().display().to_string();
         let flags: Vec<String> = flags.iter().map(|flag| flag.replace("DIR", &folder)).collect();
         let (control, ready) = start_control_plane(dir.path(), "127.0.0.1:0", "127.0.0.1:0", &flags);
@@ -61,7 +96,8 @@ impl Fleet {
         let (http, grpc) = (text("http"), text("grpc"));
         let mut rest = Rest::new(&http);
         sign_in(&mut rest, &http, &dir.path().join("control-plane/bootstrap-code"));
-        let mut fleet = Self { rest, nodes: Vec::new(), control: Some(control), http, grpc, flags, dir };
+        let mut fleet =
+            Self { rest, nodes: Vec::new(), control: Some(control), http, grpc, flags, disk, dir };
         let token = fleet.join_token(&json!({"uses": nodes.max(1)}));
         for number in 1..=nodes {
             fleet.add_node(number, &token);
@@ -110,6 +146,21 @@ impl Fleet {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Fills the small disk to its last byte; `false`: makes room again.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn fill_disk(&self, is_full: bool) {
+        let disk = self.disk.as_ref().unwrap_or_else(|| panic!("no disk of its own"));
+        let ballast = disk.0.join("ballast");
+        if is_full {
+            // It ends when there is no room left.
+            run("dd", &["if=/dev/zero", &format!("of={}", ballast.display()), "bs=4096"]);
+        } else {
+            let _ = std::fs::remove_file(ballast);
+        }
     }
 
     /// Address of the REST API.

@@ -4,6 +4,7 @@ use awe4lb_e2e::{
     acme::{Scene, can_run, certificate},
     eventually,
     fakes::front::Front,
+    fleet::Fleet,
     process::run,
 };
 use serde_json::{Value, json};
@@ -176,4 +177,27 @@ fn what_is_wished_anew_while_it_is_ordered_is_ordered_as_it_is_wished() {
     let names = |status: &Value| status["names"] == json!(["other.test"]) && status["state"] == "valid";
     scene.until("web", "for the other name", names);
     scene.served("other.test");
+}
+
+#[test]
+fn with_a_full_disk_nothing_is_ordered_and_what_served_goes_on() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::around(Fleet::start_on_a_small_disk(1, 24), |_| ());
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    let first = scene.issued("web");
+    scene.fleet.fill_disk(true);
+    let renew = || drop(scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok());
+    renew();
+    let status = scene.failed("web");
+    assert_eq!(status["acme"]["lastError"]["type"], "awe4lb:storage", "{status}");
+    assert_eq!((scene.orders(), &status["chains"]), (1, &first["chains"]));
+    scene.served("n1.test");
+    scene.fleet.fill_disk(false);
+    renew();
+    scene.until("web", "renewed", |status| {
+        status["chains"] != first["chains"] && status["acme"]["failures"] == 0
+    });
+    assert_eq!(scene.orders(), 2);
 }

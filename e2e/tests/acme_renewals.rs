@@ -101,6 +101,20 @@ fn renewed_before_they_end_while_clients_come() {
     }
 }
 
+/// An order that has just gone well was placed again when its end was seen before its chain.
+#[test]
+fn a_burst_of_certificates_is_ordered_once_each() {
+    if !can_run() {
+        return;
+    }
+    let scene = Scene::start(1, |_| ());
+    let certificates: Vec<Value> =
+        (0..40).map(|n| certificate(&format!("c{n}"), &[&format!("c{n}.test")], "http-01")).collect();
+    scene.fleet.put(&scene.document(&certificates));
+    (0..40).for_each(|n| drop(scene.issued(&format!("c{n}"))));
+    assert_eq!(scene.orders(), 40);
+}
+
 #[test]
 #[ignore = "the deep lane: three minutes"]
 fn two_hundred_renewals_without_a_gap() {

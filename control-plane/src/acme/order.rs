@@ -74,6 +74,8 @@ pub struct Job {
     pub key_type: KeyType,
     /// What serves, if it is what is wished.
     pub current: Option<Chain>,
+    /// With which this began: the listener that is asked may be new in it.
+    pub revision: u64,
     /// Called with what is being done.
     pub tell: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -369,7 +371,7 @@ impl Clerk {
             }
             None => {
                 (job.tell)("the nodes confirm the challenge");
-                presenter::at_nodes(&self.fleet, kind, &questions).await?
+                presenter::at_nodes(&self.fleet, kind, &questions, job.revision).await?
             }
         };
         (job.tell)("the authority asks");

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use awe4lb_model::acme::AcmeChallenge;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use tokio::time::{Instant, sleep};
 
 use super::{
     dns::{Record, Zone},
@@ -13,6 +14,8 @@ use crate::fleet::{Challenge, ChallengeKind, Fleet};
 
 /// Nodes have so long to confirm that they hold a challenge.
 const CONFIRM: Duration = Duration::from_secs(15);
+/// Between two looks at what nodes run.
+const LOOK: Duration = Duration::from_millis(50);
 /// Nodes forget a challenge by themselves after this.
 const LIFE: Duration = Duration::from_secs(15 * 60);
 
@@ -42,11 +45,13 @@ pub struct Presented {
     pub unconfirmed: Vec<String>,
 }
 
-/// Before all nodes. Returns when each that could be asked has confirmed, or the deadline is over.
+/// Before all nodes. Returns when each that could be asked has confirmed and listens as this revision says, or the deadline is
+/// over.
 pub async fn at_nodes(
     fleet: &Fleet,
     kind: AcmeChallenge,
     questions: &[Question],
+    revision: u64,
 ) -> Result<Presented, Failure> {
     let mut challenges = Vec::new();
     for question in questions {
@@ -54,7 +59,13 @@ pub async fn at_nodes(
     }
     let ids = challenges.iter().map(|challenge| challenge.id.clone()).collect();
     let version = fleet.add_challenges(challenges);
-    let unconfirmed = fleet.challenges_confirmed(version, CONFIRM).await.err().unwrap_or_default();
+    let deadline = Instant::now() + CONFIRM;
+    let mut unconfirmed = fleet.challenges_confirmed(version, CONFIRM).await.err().unwrap_or_default();
+    for node in behind(fleet, revision, deadline).await {
+        if !unconfirmed.contains(&node) {
+            unconfirmed.push(node);
+        }
+    }
     let presented = Presented { ids, records: Vec::new(), unconfirmed };
     if !fleet.nodes().iter().any(|node| node.state == "connected") {
         presented.take_back(fleet);
@@ -65,6 +76,23 @@ pub async fn at_nodes(
         ));
     }
     Ok(presented)
+}
+
+/// Waits for nodes that do not run a revision yet: the listener that is asked may be new. Those that do not in the end, or will
+/// not.
+async fn behind(fleet: &Fleet, revision: u64, deadline: Instant) -> Vec<String> {
+    loop {
+        let nodes = fleet.nodes();
+        let behind = nodes.iter().filter(|node| {
+            let runs = node.running.as_ref().and_then(|running| running.revision);
+            node.state == "connected" && runs < Some(revision)
+        });
+        let is_hopeless = behind.clone().all(|node| node.rejection.is_some());
+        if is_hopeless || Instant::now() >= deadline {
+            return behind.map(|node| node.name.clone()).collect();
+        }
+        sleep(LOOK).await;
+    }
 }
 
 impl Presented {
