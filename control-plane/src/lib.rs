@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod events;
 pub mod fleet;
 pub mod folders;
+pub mod import;
 pub mod options;
 pub mod rest;
 pub mod run;
