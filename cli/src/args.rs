@@ -95,6 +95,12 @@ pub enum Command {
         #[arg(long, default_value = "yaml")]
         format: Language,
     },
+    /// Certificates by hand: import, issue for development, export, renew.
+    Certificate {
+        /// What.
+        #[command(subcommand)]
+        action: CertificateAction,
+    },
     /// Show the nodes: what each is to run and runs.
     Nodes {
         /// Or drain, undrain, ban, forget one.
@@ -313,6 +319,82 @@ pub enum Kind {
     /// The history.
     #[value(alias = "revision")]
     Revisions,
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertificateAction {
+    /// Store chain and key from files: PEM of any kind in any order, or PKCS#12.
+    Import {
+        /// The files; each is PEM or PKCS#12.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// What it is called. Default: the first name that it is for.
+        #[arg(long)]
+        name: Option<String>,
+        /// File with the password of the key or the archive; without one it is asked for when it is needed.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Check and show what is odd; store nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also in the place of a certificate that renews itself.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Sign one for development or for a backend.
+    Issue {
+        /// What it is called.
+        name: String,
+        /// Who signs it.
+        #[arg(long, default_value = "internal")]
+        ca: Signer,
+        /// What it is for: a domain or an address. Repeatable.
+        #[arg(long, required = true)]
+        domain: Vec<String>,
+        /// How long it lives.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+        /// Of its key: p256, p384 or rsa2048.
+        #[arg(long, default_value = "p256")]
+        key_type: String,
+        /// Write NAME.pem, NAME.key and ca.pem to this folder, and store nothing in the control plane.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Also in the place of a certificate that renews itself.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the chain that serves.
+    Export {
+        /// Which.
+        name: String,
+        /// To this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Order one of ACME now.
+    Renew {
+        /// Which.
+        name: String,
+        /// Until it is there; exit 1 when the order fails.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait; exit 6 after that.
+        #[arg(long, default_value = "120s", value_parser = awe4lb_model::document::duration)]
+        timeout: std::time::Duration,
+    },
+    /// Print the certificate of the internal authority, which clients are to trust.
+    Ca,
+}
+
+/// Who signs a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Signer {
+    /// The authority of the control plane.
+    Internal,
+    /// It itself.
+    SelfSigned,
 }
 
 /// What to do with a node.

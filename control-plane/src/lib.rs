@@ -10,6 +10,7 @@ pub mod events;
 pub mod fleet;
 pub mod folders;
 pub mod import;
+pub mod internal_ca;
 pub mod options;
 pub mod rest;
 pub mod run;

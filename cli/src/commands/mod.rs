@@ -1,6 +1,7 @@
 //! One function a command.
 
 mod apply;
+mod certificate;
 mod describe;
 mod discover;
 mod document;
@@ -35,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Get { kind, name } => get::get(&client()?, kind, name.as_deref(), form).await?,
         Command::Describe { kind, name } => describe::describe(&client()?, kind, &name, form).await?,
         Command::Export { revision, format } => show::export(&client()?, revision, format).await?,
+        Command::Certificate { action } => certificate::run(&client()?, action, form).await?,
         Command::Nodes { action } => fleet::nodes(&client()?, action, form).await?,
         Command::Token { action: TokenAction::Join { uses, expires_in, labels } } => {
             fleet::join_token(&client()?, uses, &expires_in, &labels, form).await?;

@@ -13,10 +13,7 @@ use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error, Identifier,
     NewOrder, Order, OrderStatus,
 };
-use rcgen::{
-    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    PKCS_RSA_SHA256, RsaKeySize,
-};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -32,6 +29,7 @@ use super::{
 use crate::{
     catalog::{Catalog, Chain, InstallError},
     fleet::Fleet,
+    internal_ca,
     store::{Store, acme::StoredOrder},
 };
 
@@ -289,11 +287,13 @@ impl Clerk {
         }
         (job.tell)("a certificate is ordered");
         let key_type = job.key_type;
-        let key = tokio::task::spawn_blocking(move || new_key(key_type))
-            .await
-            .map_err(|error| error.to_string())
-            .and_then(|made| made.map_err(|error| error.to_string()))
-            .map_err(|error| Failure::new("key", error, ""))?;
+        let key = tokio::task::spawn_blocking(move || {
+            internal_ca::generate(key_type).map(|key| Zeroizing::new(key.serialize_pem()))
+        })
+        .await
+        .map_err(|error| error.to_string())
+        .and_then(|made| made.map_err(|error| error.to_string()))
+        .map_err(|error| Failure::new("key", error, ""))?;
         self.check_budget(job).await?;
         let now = jiff::Timestamp::now().as_second();
         self.store
@@ -570,15 +570,6 @@ async fn refused(order: &mut Order) -> Result<Option<Failure>, Error> {
         return Ok(Some(Failure::new("invalid", detail, "it is ordered anew")));
     }
     Ok(None)
-}
-
-fn new_key(key_type: KeyType) -> Result<Zeroizing<String>, rcgen::Error> {
-    let key = match key_type {
-        KeyType::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-        KeyType::P384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384)?,
-        KeyType::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
-    };
-    Ok(Zeroizing::new(key.serialize_pem()))
 }
 
 /// What the authority is to sign: the names and nothing else.

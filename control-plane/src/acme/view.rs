@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::sync::PoisonError;
 
 use super::{Acme, Failure, account::key_of, verify};
-use crate::catalog::{CertificateFacts, Chain, ChainOrigin, Entry, Folder, Head, Issued, Kind};
+use crate::catalog::{CertificateFacts, Chain, ChainOrigin, Entry, Head, Issued, Kind};
 
 const DAY: i64 = 86_400;
 /// Of a certificate that nobody renews by itself: with so much left it is told.
@@ -44,7 +44,7 @@ impl State {
     /// something is wrong.
     pub fn of(facts: &CertificateFacts, entry: &Entry, now: i64) -> Self {
         let issued = entry.issued();
-        if issued.is_some_and(Issued::is_placeholder) || entry.folder().is_some_and(Folder::is_placeholder) {
+        if entry.is_placeholder() {
             return Self::Placeholder;
         }
         let (from, to) = verify::life(facts);
@@ -247,7 +247,7 @@ impl Acme {
             not_after: facts.not_after,
             names: facts.names,
             chains,
-            used_by: used_by(head, name),
+            used_by: head.model.used_by(name),
             nodes: NodesView { ..*nodes },
             acme: entry.issued().map(|issued| self.acme_view(head, name, issued)),
             directory: entry.folder().map(|folder| FolderView {
@@ -336,13 +336,4 @@ impl Acme {
 fn chain_view(chain: &Chain) -> ChainView {
     let issued_at = (chain.origin != ChainOrigin::Placeholder).then(|| chain.issued_at.clone());
     ChainView { origin: chain.origin.word(), facts: chain.facts.clone(), issued_at }
-}
-
-/// The listeners that terminate TLS with a certificate.
-pub fn used_by(head: &Head, certificate: &str) -> Vec<String> {
-    let uses = |entry: &Entry| {
-        let named = entry.body["tls"]["certificates"].as_array();
-        named.into_iter().flatten().any(|name| name.as_str() == Some(certificate))
-    };
-    head.model.all(Kind::Listener).filter(|(_, entry)| uses(entry)).map(|(name, _)| name.to_owned()).collect()
 }

@@ -28,6 +28,8 @@ pub struct CertificateFacts {
     /// Of its issuer, hex.
     pub serial: String,
     #[serde(skip)]
+    pub(super) self_signed: bool,
+    #[serde(skip)]
     pub(super) public_key: Vec<u8>,
 }
 
@@ -49,6 +51,11 @@ impl CertificateFacts {
             }
         }
         leaf.ok_or_else(|| wrong("the chain holds no certificate".to_owned()))
+    }
+
+    /// Whether nobody else signed it.
+    pub fn is_self_signed(&self) -> bool {
+        self.self_signed
     }
 
     /// SHA-256 of the public key: by it a stored private key is found.
@@ -104,6 +111,7 @@ fn facts(der: &[u8], leaf: &X509Certificate<'_>) -> Result<CertificateFacts, Str
         fingerprint: hex::encode(Sha256::digest(der)),
         issuer: leaf.issuer().to_string(),
         serial: hex::encode(leaf.raw_serial()),
+        self_signed: leaf.issuer() == leaf.subject(),
         public_key: leaf.public_key().raw.to_vec(),
     })
 }

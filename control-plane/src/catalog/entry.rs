@@ -182,6 +182,21 @@ impl Entry {
         if let Noun::Folder(folder) = &self.noun { Some(folder) } else { None }
     }
 
+    /// Of a certificate: whether it only stands in for one.
+    pub fn is_placeholder(&self) -> bool {
+        self.issued().is_some_and(Issued::is_placeholder) || self.folder().is_some_and(Folder::is_placeholder)
+    }
+
+    /// Of a certificate: what serves, PEM; of several the first.
+    pub fn chain_pem(&self) -> Option<&str> {
+        match &self.noun {
+            Noun::Certificate(certificate, ..) => Some(&certificate.chain_pem),
+            Noun::Issued(issued) => issued.serving().next().map(|chain| chain.chain_pem.as_str()),
+            Noun::Folder(folder) => Some(&folder.chain.chain_pem),
+            _ => None,
+        }
+    }
+
     /// Chains that change without a revision.
     pub(super) fn kept_chains(&self) -> &[Chain] {
         match &self.noun {

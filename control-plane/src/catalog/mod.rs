@@ -11,8 +11,10 @@ mod issued;
 mod lists;
 mod model;
 mod next;
+mod replace;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod write;
 
 use std::sync::Arc;

@@ -2,7 +2,10 @@
 
 use awe4lb_model::placed::PrivateKeyPem;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer as _, X509Certificate},
+};
 
 use super::{
     Bundle, Oddity, Unreadable,
@@ -106,7 +109,8 @@ fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     certificate.subject() == certificate.issuer() && certificate.verify_signature(None).is_ok()
 }
 
-fn pem_of(der: &[u8]) -> String {
+/// A certificate as PEM.
+pub fn pem_of(der: &[u8]) -> String {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let text = BASE64_STANDARD.encode(der);
     let lines: Vec<&str> =
@@ -114,9 +118,19 @@ fn pem_of(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// The public key of the first certificate of a chain (SubjectPublicKeyInfo); `None`: it cannot be read.
-pub fn public_key(chain_pem: &str) -> Option<Vec<u8>> {
+/// What a chain may be called: the first name that it is for, in the letters of names of objects.
+pub fn name_of(chain_pem: &str) -> Option<String> {
     let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
     let (_, parsed) = X509Certificate::from_der(&leaf).ok()?;
-    Some(parsed.public_key().raw.to_vec())
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let named = alternative.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    let name =
+        named.or_else(|| Some(parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned()))?;
+    let name = name.to_ascii_lowercase().replace('*', "wildcard");
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = name.trim_matches('-').to_owned();
+    (!name.is_empty()).then_some(name)
 }

@@ -8,7 +8,7 @@ mod tests;
 
 use awe4lb_model::placed::PrivateKeyPem;
 
-pub use chain::public_key;
+pub use chain::{name_of, pem_of};
 
 /// The largest file.
 pub const MAX_BYTES: usize = 1024 * 1024;

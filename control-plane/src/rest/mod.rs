@@ -1,6 +1,7 @@
 //! REST, the console, `/metrics`: everything that speaks HTTP.
 
 pub mod body;
+mod by_hand;
 mod certificates;
 mod config;
 mod console;
@@ -41,6 +42,7 @@ pub fn table() -> Vec<Route> {
     table.extend(tokens::routes());
     table.extend(objects::routes());
     table.extend(certificates::routes());
+    table.extend(by_hand::routes());
     table.extend(lists::routes());
     table.extend(config::routes());
     table.extend(explain::routes());

@@ -332,6 +332,11 @@ impl Caller {
         precondition(&self.headers)
     }
 
+    /// The parts of the control plane.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
     /// Whether only a check was asked for.
     pub fn is_dry_run(&self) -> bool {
         self.query.dry_run
