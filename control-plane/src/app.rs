@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     acme::Acme, auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet,
-    folders::Folders, options::Options, rest::trace::Answers, stats::Stats, store::Store,
+    folders::Folders, ocsp::Ocsp, options::Options, rest::trace::Answers, stats::Stats, store::Store,
 };
 
 /// The parts of the running control plane.
@@ -29,6 +29,8 @@ pub struct AppState {
     pub acme: Acme,
     /// Certificates in folders.
     pub folders: Folders,
+    /// What responders say of certificates.
+    pub ocsp: Ocsp,
     /// Counters.
     pub stats: Stats,
     /// HTTP answers by status.

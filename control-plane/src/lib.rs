@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod folders;
 pub mod import;
 pub mod internal_ca;
+pub mod ocsp;
 pub mod options;
 pub mod rest;
 pub mod run;

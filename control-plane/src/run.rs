@@ -15,6 +15,7 @@ use crate::{
     events::Events,
     fleet::Fleet,
     folders::Folders,
+    ocsp::Ocsp,
     options::Options,
     rest,
     stats::Stats,
@@ -50,6 +51,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let tls = rest::tls::server_config(&options, store.data_dir())?;
     let catalog = Catalog::open(store.clone()).await?;
     let events = Events::new();
+    // Before the fleet, so that the first configuration that nodes are offered is the one that they run.
+    let ocsp = Ocsp::open(store.clone(), catalog.clone(), events.clone(), options.allowed()).await?;
     let stats = Stats::open(&stats_path).await?;
     let fleet = Fleet::open(store.clone(), catalog.subscribe(), events.clone(), stats.clone()).await?;
     let discovery = Discovery::open(store.clone(), fleet.clone(), events.clone(), options.allowed()).await?;
@@ -76,6 +79,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         discovery,
         acme,
         folders,
+        ocsp,
         stats,
         answers: rest::trace::Answers::default(),
         stop: stop.clone(),
@@ -105,6 +109,10 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());
             async move { app.folders.run(stop).await }
+        }),
+        tokio::spawn({
+            let (app, stop) = (app.clone(), stop.clone());
+            async move { app.ocsp.run(stop).await }
         }),
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());

@@ -29,6 +29,8 @@ mod kubernetes;
 mod lxd;
 pub mod members;
 #[cfg(feature = "control-plane")]
+pub mod outgoing;
+#[cfg(feature = "control-plane")]
 mod patroni;
 #[cfg(feature = "control-plane")]
 mod resp;

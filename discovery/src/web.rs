@@ -29,7 +29,7 @@ pub struct Web {
 }
 
 /// Refuses addresses that are not allowed, whatever name leads to them.
-struct Guarded(Arc<Allowed>);
+pub(crate) struct Guarded(pub(crate) Arc<Allowed>);
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
@@ -155,15 +155,21 @@ fn words(text: &str) -> String {
 }
 
 /// The whole body, if it is not larger than `most`.
-pub async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
+pub async fn body(response: Response, most: usize) -> Result<Vec<u8>, Failure> {
+    let too_large = || Failure::new(format!("the answer has more than {most} bytes (maxBytes)"));
+    read(response, most).await?.ok_or_else(too_large)
+}
+
+/// The whole body; `None`: it is larger than `most`.
+pub(crate) async fn read(mut response: Response, most: usize) -> Result<Option<Vec<u8>>, Failure> {
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| Failure::new(chain(&error)))? {
         if body.len() + piece.len() > most {
-            return Err(Failure::new(format!("the answer has more than {most} bytes (maxBytes)")));
+            return Ok(None);
         }
         body.extend_from_slice(&piece);
     }
-    Ok(body)
+    Ok(Some(body))
 }
 
 /// A small file that holds a secret, without the white space around it.

@@ -3,6 +3,8 @@
 //! Every listener, rule, pool and configured backend has a number that is never reused (a rename is a new object),
 //! given by the control plane; counters travel by it. A node that runs from a file numbers for itself.
 
+use std::sync::Arc;
+
 use crate::{AddressList, Certificate, Listener, Name, Pool, SniMap};
 
 /// The number of a listener, rule, pool or backend: unique over all kinds, never 0, never reused.
@@ -48,6 +50,23 @@ pub struct PlacedCertificate {
     pub certificate: Certificate,
     /// The key that fits the leaf.
     pub key: PrivateKeyPem,
+    /// What its authority says of it, if that is known and good.
+    pub ocsp: Option<Staple>,
+}
+
+/// The answer of an OCSP responder (RFC 6960), which a server sends along with its certificate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Staple {
+    /// The whole answer, DER; never empty.
+    pub der: Arc<[u8]>,
+    /// Until when it may be sent, in unix seconds; positive.
+    pub until: i64,
+}
+
+impl std::fmt::Debug for Staple {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Staple({} bytes, until {})", self.der.len(), self.until)
+    }
 }
 
 /// Everything one node is to run. References resolve inside it.
@@ -121,7 +140,9 @@ pub fn number_locally(config: crate::Config, keys: &[(Name, PrivateKeyPem)]) -> 
     let certificates = config
         .certificates
         .into_iter()
-        .filter_map(|certificate| Some(PlacedCertificate { key: key_of(&certificate.name)?, certificate }))
+        .filter_map(|certificate| {
+            Some(PlacedCertificate { key: key_of(&certificate.name)?, certificate, ocsp: None })
+        })
         .collect();
     let (address_lists, maps) = (config.address_lists, config.maps);
     NodeConfig { listeners, pools, certificates, address_lists, maps }

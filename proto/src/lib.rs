@@ -28,10 +28,14 @@ pub const PROTOCOL: u32 = 1;
 pub const SERVER_NAME: &str = "control-plane.awe4lb.internal";
 
 /// What this version can do beyond protocol 1's base, as `Hello.capabilities` and `Resource.requires` say it.
-pub const CAPABILITIES: &[&str] = &["tcp", "udp", "tls", "lists", "maps", "discovery", "labels", CHALLENGES];
+pub const CAPABILITIES: &[&str] =
+    &["tcp", "udp", "tls", "lists", "maps", "discovery", "labels", CHALLENGES, STAPLING];
 
 /// The capability of nodes that answer the challenges of certificate authorities.
 pub const CHALLENGES: &str = "challenges";
+
+/// The capability of nodes that send the answers of OCSP responders along with certificates.
+pub const STAPLING: &str = "stapling";
 
 /// Generated from `awe4lb/v1/node.proto`.
 #[allow(

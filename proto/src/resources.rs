@@ -10,12 +10,13 @@ use awe4lb_model::{
     discovery::{RunOn, Source},
     placed::{
         NodeConfig, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem, ResourceId, ResourceKind,
+        Staple,
     },
 };
 use bytes::Bytes;
 use prost::Message;
 
-use crate::{CAPABILITIES, CHALLENGES, Chunks, Hash, Noun, Problem, WireError, convert, v1};
+use crate::{CAPABILITIES, CHALLENGES, Chunks, Hash, Noun, Problem, STAPLING, WireError, convert, v1};
 
 /// The largest resource, unpacked.
 pub const MAX_RESOURCE: usize = 32 * 1024 * 1024;
@@ -113,9 +114,10 @@ impl Encoded {
         let name = &placed.certificate.name;
         let key = v1::resource::Body::Key(convert::key_to_wire(&placed.certificate, &placed.key));
         let key = Self::new(ResourceKind::Key, name, vec!["tls"], key);
-        let chain = convert::certificate_to_wire(&placed.certificate, key.hash);
+        let chain = convert::certificate_to_wire(&placed.certificate, key.hash, placed.ocsp.as_ref());
         let chain = v1::resource::Body::Certificate(chain);
-        (Self::new(ResourceKind::Certificate, name, vec!["tls"], chain), key)
+        let requires = if placed.ocsp.is_some() { vec!["tls", STAPLING] } else { vec!["tls"] };
+        (Self::new(ResourceKind::Certificate, name, requires, chain), key)
     }
 
     pub(crate) fn address_list(list: &AddressList) -> Self {
@@ -179,8 +181,8 @@ pub enum Decoded {
     Listener(PlacedListener),
     /// A pool with its numbers.
     Pool(PlacedPool),
-    /// A chain, and the hash of the key resource that belongs to it.
-    Certificate(Certificate, Hash),
+    /// A chain, the hash of the key resource that belongs to it, and what its OCSP responder says.
+    Certificate(Certificate, Hash, Option<Staple>),
     /// The key of the certificate of this name.
     Key(Name, PrivateKeyPem),
     /// A list of addresses.
@@ -195,7 +197,7 @@ impl Decoded {
         let (kind, name) = match self {
             Self::Listener(placed) => (ResourceKind::Listener, &placed.listener.name),
             Self::Pool(placed) => (ResourceKind::Pool, &placed.pool.name),
-            Self::Certificate(certificate, _) => (ResourceKind::Certificate, &certificate.name),
+            Self::Certificate(certificate, ..) => (ResourceKind::Certificate, &certificate.name),
             Self::Key(name, _) => (ResourceKind::Key, name),
             Self::AddressList(list) => (ResourceKind::AddressList, &list.name),
             Self::Map(map) => (ResourceKind::Map, &map.name),
@@ -256,8 +258,8 @@ fn decode_verified(bytes: &[u8]) -> Result<Decoded, WireError> {
         Some(v1::resource::Body::Listener(listener)) => Ok(Decoded::Listener(listener.try_into()?)),
         Some(v1::resource::Body::Pool(pool)) => Ok(Decoded::Pool(pool.try_into()?)),
         Some(v1::resource::Body::Certificate(certificate)) => {
-            let (certificate, key) = convert::certificate_from_wire(certificate)?;
-            Ok(Decoded::Certificate(certificate, key))
+            let (certificate, key, ocsp) = convert::certificate_from_wire(certificate)?;
+            Ok(Decoded::Certificate(certificate, key, ocsp))
         }
         Some(v1::resource::Body::Key(key)) => {
             let (certificate, key) = convert::key_from_wire(key)?;
@@ -278,7 +280,7 @@ pub fn assemble(resources: impl IntoIterator<Item = (Hash, Decoded)>) -> Result<
         match resource {
             Decoded::Listener(listener) => config.listeners.push(listener),
             Decoded::Pool(pool) => config.pools.push(pool),
-            Decoded::Certificate(certificate, key) => chains.push((certificate, key)),
+            Decoded::Certificate(certificate, key, ocsp) => chains.push((certificate, key, ocsp)),
             Decoded::Key(name, key) => drop(keys.insert(hash, (name, key))),
             Decoded::AddressList(list) => config.address_lists.push(list),
             Decoded::Map(map) => config.maps.push(map),
@@ -286,15 +288,15 @@ pub fn assemble(resources: impl IntoIterator<Item = (Hash, Decoded)>) -> Result<
     }
     config.listeners.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
     config.pools.sort_by(|a, b| a.pool.name.cmp(&b.pool.name));
-    chains.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    chains.sort_by(|(a, ..), (b, ..)| a.name.cmp(&b.name));
     config.address_lists.sort_by(|a, b| a.name.cmp(&b.name));
     config.maps.sort_by(|a, b| a.name.cmp(&b.name));
-    for (certificate, key_hash) in chains {
+    for (certificate, key_hash, ocsp) in chains {
         let Some((_, key)) = keys.get(&key_hash).filter(|(name, _)| *name == certificate.name) else {
             let problem = Problem::Dangling(format!("key {key_hash}"));
             return Err(problem.at(Noun::Certificate, format!("/{}/key_hash", certificate.name)));
         };
-        config.certificates.push(PlacedCertificate { key: key.clone(), certificate });
+        config.certificates.push(PlacedCertificate { key: key.clone(), certificate, ocsp });
     }
     check_references(&config)?;
     Ok(config)

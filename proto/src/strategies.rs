@@ -14,7 +14,7 @@ use awe4lb_model::{
     ProxyVersion, Rule, RuleAction, SniMap, SniPattern, SplitTarget, TcpTimeouts, Tiers, TlsMode,
     TlsSettings, UdpSettings, Verdict, WhenAllDown,
     discovery::{DnsSource, DnsSourceRecord, OnFailure, RunOn, Source, SourceKind, Template},
-    placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem},
+    placed::{NodeConfig, Number, PlacedCertificate, PlacedListener, PlacedPool, PrivateKeyPem, Staple},
 };
 use awe4lb_model::{Affinity, OnDown, ProxyDatagrams};
 use ipnet::IpNet;
@@ -344,9 +344,11 @@ pub fn pool() -> impl Strategy<Value = PlacedPool> {
 }
 
 pub fn certificate() -> impl Strategy<Value = PlacedCertificate> {
-    (name(), ".{1,60}", ".{1,60}").prop_map(|(name, chain_pem, key)| PlacedCertificate {
+    let staple = proptest::option::of((vec(any::<u8>(), 1..40), 1..i64::MAX));
+    (name(), ".{1,60}", ".{1,60}", staple).prop_map(|(name, chain_pem, key, staple)| PlacedCertificate {
         certificate: Certificate { name, chain_pem },
         key: PrivateKeyPem(key),
+        ocsp: staple.map(|(der, until)| Staple { der: der.into(), until }),
     })
 }
 

@@ -194,6 +194,7 @@ fn references_must_resolve_inside() {
     let chain = Decoded::Certificate(
         awe4lb_model::Certificate { name: "c".parse().unwrap(), chain_pem: "x".to_owned() },
         Hash([1; 32]),
+        None,
     );
     assert_eq!(assemble([(hash, chain)]).unwrap_err().problem.code(), "dangling");
 }
@@ -230,6 +231,47 @@ fn hashes_are_pinned() {
     assert_eq!(manifest.hash(), Hash::of(format!("awe4lb manifest 1\npool app {hash}\n").as_bytes()));
     assert_eq!(hash.to_string(), "7536805e445b89f5533154e361e47ebf0ad44229c2968eb1aceb55acc4f46dcd");
     assert_ne!(manifest.hash(), manifest.built_hash());
+}
+
+/// What an OCSP responder says changes the certificate's resource alone, and asks for nodes that know of it; without it the bytes
+/// are those of before there was any.
+#[test]
+fn a_staple_is_a_change_of_the_chain_alone() {
+    use awe4lb_model::placed::{PlacedCertificate, PrivateKeyPem, Staple};
+    let mut placed = PlacedCertificate {
+        certificate: awe4lb_model::Certificate { name: "c".parse().unwrap(), chain_pem: "chain".to_owned() },
+        key: PrivateKeyPem("key".to_owned()),
+        ocsp: None,
+    };
+    let (plain, key) = resources::encode_certificate(&placed).unwrap();
+    assert_eq!(plain.hash.to_string(), "8f4d9ae5bcf6c80ae8b759a7e7c8f4a7fdd474fb936ddea817c12403ab5bf4ed");
+    placed.ocsp = Some(Staple { der: [0x30, 3, 10, 1, 6][..].into(), until: 1_900_000_000 });
+    let (stapled, same_key) = resources::encode_certificate(&placed).unwrap();
+    assert_eq!(stapled.hash.to_string(), "3246f22b50ed9cb544955dd068bebdc56d960a562c2a76648a015a949b187e5c");
+    assert_eq!(key, same_key);
+    assert_eq!(stapled.requires, ["tls", "stapling"]);
+    let decoded = decode(&stapled.zstd, stapled.hash).unwrap();
+    let Decoded::Certificate(_, _, ocsp) = &decoded else { panic!("{decoded:?}") };
+    assert_eq!(*ocsp, placed.ocsp);
+}
+
+#[test]
+fn half_a_staple_is_refused() {
+    let refused = |ocsp: &'static [u8], ocsp_until: i64| {
+        let certificate = v1::Certificate {
+            name: "c".to_owned(),
+            chain_pem: "chain".to_owned(),
+            key_hash: Hash([1; 32]).to_wire(),
+            ocsp: ocsp.into(),
+            ocsp_until,
+        };
+        let body = Some(v1::resource::Body::Certificate(certificate));
+        let (zstd, hash) = pack(&v1::Resource { requires: Vec::new(), body }.encode_to_vec());
+        decode(&zstd, hash).unwrap_err().path
+    };
+    assert_eq!(refused(b"x", 0), "/ocsp_until");
+    assert_eq!(refused(b"x", -1), "/ocsp_until");
+    assert_eq!(refused(b"", 7), "/ocsp");
 }
 
 #[test]

@@ -282,7 +282,7 @@ impl Entry {
     pub(super) fn placed_certificates(&self) -> Vec<PlacedCertificate> {
         match &self.noun {
             Noun::Certificate(certificate, key, _) => {
-                vec![PlacedCertificate { certificate: certificate.clone(), key: key.clone() }]
+                vec![PlacedCertificate { certificate: certificate.clone(), key: key.clone(), ocsp: None }]
             }
             Noun::Issued(issued) => issued.placed().collect(),
             Noun::Folder(folder) => vec![folder.placed()],

@@ -31,6 +31,7 @@ impl Folder {
         PlacedCertificate {
             certificate: Certificate { name, chain_pem: self.chain.chain_pem.clone() },
             key: self.chain.key.clone(),
+            ocsp: None,
         }
     }
 

@@ -128,6 +128,7 @@ impl Issued {
         self.placed_chains().into_iter().map(|(name, chain)| PlacedCertificate {
             certificate: Certificate { name, chain_pem: chain.chain_pem.clone() },
             key: chain.key.clone(),
+            ocsp: None,
         })
     }
 

@@ -12,6 +12,7 @@ mod lists;
 mod model;
 mod next;
 mod replace;
+mod staples;
 #[cfg(test)]
 mod tests;
 mod uses;
@@ -31,6 +32,7 @@ pub use folder::{Folder, SLOT as FOLDER_SLOT};
 pub use issued::{Chain, InstallError, Issued, Origin as ChainOrigin, ders};
 pub use lists::{EntriesChange, text as entry_text};
 pub use model::Model;
+pub use staples::Staples;
 pub use write::{Origin, Outcome, Write, WriteWhat};
 
 /// One revision of the configuration, as it is now.

@@ -15,7 +15,7 @@ use awe4lb_model::{
 use serde_json::{Map, Value};
 
 use super::{
-    CertificateFacts, Kind,
+    CertificateFacts, Kind, Staples,
     entry::{Entry, Noun},
     folder, issued,
 };
@@ -27,6 +27,8 @@ pub struct Model {
     pub(super) defaults: Defaults,
     pub(super) defaults_body: Option<Value>,
     pub(super) objects: BTreeMap<Kind, BTreeMap<String, Arc<Entry>>>,
+    /// What OCSP responders say of certificates.
+    pub(super) staples: Staples,
 }
 
 impl Model {
@@ -134,7 +136,7 @@ impl Model {
             .flat_map(|(_, entry)| entry.placed_certificates())
             .filter(|placed| used.contains(&placed.certificate.name))
             .collect();
-        NodeConfig {
+        let mut config = NodeConfig {
             listeners,
             pools: self.all(Kind::Pool).filter_map(|(_, entry)| entry.placed_pool()).collect(),
             certificates,
@@ -143,7 +145,9 @@ impl Model {
                 .filter_map(|(_, entry)| entry.address_list().cloned())
                 .collect(),
             maps: self.all(Kind::Map).filter_map(|(_, entry)| entry.map().cloned()).collect(),
-        }
+        };
+        self.staples.attach(&mut config);
+        config
     }
 
     /// A certificate of several key types is several on nodes.

@@ -9,7 +9,7 @@ use std::{
 
 use awe4lb_model::{
     AddressList, Name, RuleAction, SniMap,
-    placed::{NodeConfig, ResourceId, ResourceKind},
+    placed::{NodeConfig, PlacedCertificate, ResourceId, ResourceKind},
 };
 use awe4lb_proto::{
     Hash, WireError,
@@ -30,6 +30,10 @@ pub struct Snapshot {
     pub revision: u64,
     /// What it was made from.
     pub config: Arc<NodeConfig>,
+    /// The head that it is of.
+    pub head: Arc<Head>,
+    /// Whether what OCSP responders say is in it, where something is known.
+    pub stapled: bool,
     /// What nodes are to run.
     pub manifest: Arc<Manifest>,
     /// Of [`Self::manifest`].
@@ -40,8 +44,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Encodes a head. What did not change since `before` is taken over as it is.
-    pub fn of(head: &Head, before: Option<&Self>) -> Result<Self, WireError> {
+    /// Encodes a head. What did not change since `before` is taken over as it is. Not `stapled`: without what OCSP responders say,
+    /// for nodes that refuse what they do not know.
+    pub fn of(head: &Arc<Head>, before: Option<&Self>, stapled: bool) -> Result<Self, WireError> {
         let config = head.placed.clone();
         let old = before.map(Old::of).unwrap_or_default();
         let mut all: Vec<Arc<EncodedResource>> = Vec::new();
@@ -63,7 +68,10 @@ impl Snapshot {
             .flat_map(|placed| placed.listener.tls.iter().flat_map(|tls| &tls.certificates))
             .collect();
         for placed in config.certificates.iter().filter(|placed| used.contains(&placed.certificate.name)) {
-            let (chain, key) = encode_certificate(placed)?;
+            let (chain, key) = match stapled {
+                true => encode_certificate(placed)?,
+                false => encode_certificate(&PlacedCertificate { ocsp: None, ..placed.clone() })?,
+            };
             all.extend([Arc::new(chain), Arc::new(key)]);
         }
         let used = lists_of(&config);
@@ -89,6 +97,8 @@ impl Snapshot {
             manifest: Arc::new(manifest),
             resources: all.into_iter().map(|resource| (resource.hash, resource)).collect(),
             config,
+            head: head.clone(),
+            stapled,
         })
     }
 

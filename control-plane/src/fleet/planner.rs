@@ -10,7 +10,7 @@ use std::{
 use awe4lb_proto::{Hash, manifest::Manifest, v1};
 use sqlx::Row;
 use tokio::{
-    sync::{MutexGuard, watch},
+    sync::{MutexGuard, Notify, watch},
     time::Instant,
 };
 
@@ -34,18 +34,21 @@ pub struct Planner {
     recent: Mutex<VecDeque<(Hash, Arc<Manifest>)>>,
     /// Held by whoever writes node records, so that memory follows the database in the same order.
     writing: tokio::sync::Mutex<()>,
+    /// Nodes came or went: what all of them understand may be another.
+    fleet_changed: Notify,
 }
 
 impl Planner {
     /// Makes the first snapshot and assigns it.
     pub async fn open(store: Store, registry: Arc<Registry>, head: &Arc<Head>) -> Result<Self, FleetError> {
-        let first = encode(head.clone(), None).await?;
+        let first = encode(head.clone(), None, may_staple(&registry)).await?;
         let planner = Self {
             store,
             registry,
             recent: Mutex::new(VecDeque::from([(first.hash, first.manifest.clone())])),
             current: watch::Sender::new(first.clone()),
             writing: tokio::sync::Mutex::default(),
+            fleet_changed: Notify::new(),
         };
         let writing = planner.writing().await;
         planner.assign_all(&writing, first.hash).await?;
@@ -78,13 +81,19 @@ impl Planner {
     pub async fn follow(&self, mut head: watch::Receiver<Arc<Head>>) {
         // A head may have come between the first snapshot and now.
         head.mark_changed();
-        while head.changed().await.is_ok() {
+        loop {
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { return },
+                () = self.fleet_changed.notified() => {}
+            }
             let started = Instant::now();
             let newest = head.borrow_and_update().clone();
             // Entries of address lists change without a revision.
-            if !Arc::ptr_eq(&newest.placed, &self.current.borrow().config)
-                && let Err(error) = self.take(newest.clone()).await
-            {
+            let is_current = {
+                let current = self.current.borrow();
+                Arc::ptr_eq(&newest.placed, &current.config) && current.stapled == may_staple(&self.registry)
+            };
+            if !is_current && let Err(error) = self.take(newest.clone()).await {
                 tracing::error!(revision = newest.revision, "a revision cannot be sent to nodes: {error}");
                 // The database may be back soon; a newer revision ends the wait.
                 if tokio::time::timeout(Duration::from_secs(1), head.changed()).await.is_err() {
@@ -99,19 +108,15 @@ impl Planner {
 
     async fn take(&self, head: Arc<Head>) -> Result<(), FleetError> {
         let started = Instant::now();
-        let next = encode(head, Some(self.current())).await?;
+        let mut next = encode(head.clone(), Some(self.current()), may_staple(&self.registry)).await?;
         let encoded = started.elapsed();
-        {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.retain(|(known, _)| *known != next.hash);
-            recent.push_back((next.hash, next.manifest.clone()));
-            if recent.len() > RECENT {
-                recent.pop_front();
-            }
-        }
         let writing = self.writing().await;
-        let assigned = self.assign_all(&writing, next.hash).await?;
-        self.current.send_replace(next.clone());
+        // A node may have come since.
+        let stapled = may_staple(&self.registry);
+        if next.stapled != stapled {
+            next = encode(head, Some(self.current()), stapled).await?;
+        }
+        let assigned = self.publish(&writing, &next).await?;
         drop(writing);
         tracing::debug!(
             revision = next.revision,
@@ -122,6 +127,26 @@ impl Planner {
             "revision planned"
         );
         Ok(())
+    }
+
+    /// Assigns a snapshot to all nodes, and lets the streams know.
+    async fn publish(&self, writing: &MutexGuard<'_, ()>, next: &Arc<Snapshot>) -> Result<usize, FleetError> {
+        {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.retain(|(known, _)| *known != next.hash);
+            recent.push_back((next.hash, next.manifest.clone()));
+            if recent.len() > RECENT {
+                recent.pop_front();
+            }
+        }
+        let assigned = self.assign_all(writing, next.hash).await?;
+        self.current.send_replace(next.clone());
+        Ok(assigned)
+    }
+
+    /// Nodes came or went.
+    pub fn fleet_changed(&self) {
+        self.fleet_changed.notify_one();
     }
 
     /// All nodes in one transaction; those that are assigned it already keep their assignment.
@@ -178,7 +203,16 @@ impl Planner {
             tx.commit().await?;
             self.registry.reload(&self.store, name).await?;
         }
-        let current = self.current().hash;
+        let current = self.current();
+        let current = match may_staple(&self.registry) {
+            // It would refuse what all others understand.
+            false if current.stapled => {
+                let next = encode(current.head.clone(), Some(current), false).await?;
+                self.publish(&writing, &next).await?;
+                next.hash
+            }
+            _ => current.hash,
+        };
         let is_assigned =
             self.registry.lock().get(name).is_none_or(|node| node.record.manifest == Some(current));
         if !is_assigned {
@@ -207,9 +241,20 @@ impl Planner {
     }
 }
 
+/// Whether every node that is connected knows of OCSP answers. One that is of an older version refuses a whole configuration with
+/// them; they wait until it is gone or replaced.
+fn may_staple(registry: &Registry) -> bool {
+    let nodes = registry.lock();
+    nodes.values().all(|node| node.live.connected_since.is_none() || node.live.takes_staples != Some(false))
+}
+
 /// Off the threads that serve: a large configuration takes a while.
-async fn encode(head: Arc<Head>, before: Option<Arc<Snapshot>>) -> Result<Arc<Snapshot>, FleetError> {
-    let encoding = tokio::task::spawn_blocking(move || Snapshot::of(&head, before.as_deref()));
+async fn encode(
+    head: Arc<Head>,
+    before: Option<Arc<Snapshot>>,
+    stapled: bool,
+) -> Result<Arc<Snapshot>, FleetError> {
+    let encoding = tokio::task::spawn_blocking(move || Snapshot::of(&head, before.as_deref(), stapled));
     let snapshot =
         encoding.await.map_err(|error| FleetError::Conflict(format!("encoding ended: {error}")))?;
     Ok(Arc::new(snapshot?))

@@ -118,6 +118,8 @@ pub struct Live {
     pub refused: Option<Fault>,
     /// Whether it can answer the challenges of certificate authorities, once it has said so.
     pub takes_challenges: Option<bool>,
+    /// Whether it can send the answers of OCSP responders along with certificates, once it has said so.
+    pub takes_staples: Option<bool>,
     /// The version of the challenges that it holds.
     pub challenges: u64,
     /// It has said its last word: the process ends.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use awe4lb_proto::{
-    CHALLENGES, Hash, PROTOCOL,
+    CHALLENGES, Hash, PROTOCOL, STAPLING,
     manifest::to_messages,
     v1::{self, command, from_node, to_node},
 };
@@ -78,8 +78,11 @@ async fn serve(
         return Err(FleetError::Refused(format!("the node {name:?} is banned")));
     };
     let facts = facts_of(&hello);
+    let takes_staples = hello.capabilities.iter().any(|word| word == STAPLING);
+    inner.registry.update(name, id, |node| node.live.takes_staples = Some(takes_staples));
     if let Err(error) = inner.planner.welcome(name, &facts, adopt.as_ref()).await {
         inner.registry.end_session(name, id);
+        inner.planner.fleet_changed();
         return Err(error);
     }
     let retried = orders.borrow().retry;
@@ -104,6 +107,7 @@ async fn serve(
     session.run(hello, running, incoming, out).await;
     inner.challenges.moved();
     if inner.registry.end_session(name, id) {
+        inner.planner.fleet_changed();
         tracing::info!(node = name, "disconnected");
         seen(inner, name).await;
         inner.publish_node(name);

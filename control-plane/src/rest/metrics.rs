@@ -155,6 +155,7 @@ fn write_fleet(out: &mut Exposition, app: &App) {
     }
     write_sources(out, app);
     write_certificates(out, app);
+    write_ocsp(out, app);
 }
 
 fn write_certificates(out: &mut Exposition, app: &App) {
@@ -198,6 +199,26 @@ fn write_certificates(out: &mut Exposition, app: &App) {
     out.family("awe4lb_acme_orders_total", Kind::Counter, "Orders, by account and outcome.");
     for ((account, outcome), count) in app.acme.orders() {
         out.sample(&[("account", &account), ("outcome", outcome)], count);
+    }
+}
+
+fn write_ocsp(out: &mut Exposition, app: &App) {
+    let all = app.ocsp.metrics();
+    out.family(
+        "awe4lb_certificate_ocsp_next_update_seconds",
+        Kind::Gauge,
+        "Unix time until when the OCSP answer counts that is sent along with a certificate; absent: none is.",
+    );
+    for (next_update, of) in all.iter().filter_map(|of| Some((of.next_update?, of))) {
+        out.sample(&[("certificate", &of.certificate)], next_update);
+    }
+    out.family(
+        "awe4lb_certificate_ocsp_failures_total",
+        Kind::Counter,
+        "Questions to the OCSP responder of a certificate that brought nothing.",
+    );
+    for of in &all {
+        out.sample(&[("certificate", &of.certificate)], of.failures);
     }
 }
 

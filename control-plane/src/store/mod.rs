@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod issued;
 pub mod lists;
 pub mod objects;
+pub mod ocsp;
 pub mod seal;
 
 use std::{

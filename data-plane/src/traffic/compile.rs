@@ -180,7 +180,7 @@ fn listener(
     placed: &PlacedListener,
     before: &Snapshot,
     pools: &HashMap<Name, Arc<PoolState>>,
-    keys: &HashMap<Name, Arc<rustls::sign::CertifiedKey>>,
+    keys: &HashMap<Name, Arc<tls::Loaded>>,
     snapshot: &Snapshot,
 ) -> Result<ListenerRun, String> {
     let listener = &placed.listener;

@@ -2,7 +2,12 @@
 //!
 //! rustls' buffered connection does the work today; whatever does it tomorrow, only this file changes.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use awe4lb_model::{
     MinTlsVersion, Name, TlsSettings,
@@ -20,8 +25,27 @@ use crate::control::hot::Problem;
 /// Plaintext that waits for the socket: back-pressure begins here.
 const BUFFER_LIMIT: usize = 64 * 1024;
 
+/// A chain with its key.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    plain: Arc<CertifiedKey>,
+    /// With what the OCSP responder says, and until when that counts.
+    stapled: Option<(Arc<CertifiedKey>, SystemTime)>,
+}
+
+impl Loaded {
+    /// What clients are shown now: nobody is better off with an answer that ran out, also when no new one comes because the
+    /// control plane is gone.
+    fn current(&self) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((key, until)) if SystemTime::now() < *until => key,
+            _ => &self.plain,
+        }
+    }
+}
+
 /// Loads a chain and its key; they must fit.
-pub(super) fn load(placed: &PlacedCertificate) -> Result<Arc<CertifiedKey>, Problem> {
+pub(super) fn load(placed: &PlacedCertificate) -> Result<Arc<Loaded>, Problem> {
     let problem = |kind, code, message: String| Problem {
         resource: ResourceId { kind, name: placed.certificate.name.clone() },
         code,
@@ -43,13 +67,18 @@ pub(super) fn load(placed: &PlacedCertificate) -> Result<Arc<CertifiedKey>, Prob
         ),
         other => problem(ResourceKind::Certificate, "bad-certificate", other.to_string()),
     })?;
-    Ok(Arc::new(certified))
+    let stapled = placed.ocsp.as_ref().map(|staple| {
+        let until = Duration::from_secs(u64::try_from(staple.until).unwrap_or(0));
+        let key = CertifiedKey { ocsp: Some(staple.der.to_vec()), ..certified.clone() };
+        (Arc::new(key), SystemTime::UNIX_EPOCH.checked_add(until).unwrap_or(SystemTime::UNIX_EPOCH))
+    });
+    Ok(Arc::new(Loaded { plain: Arc::new(certified), stapled }))
 }
 
 /// How a listener terminates.
 pub(super) fn server_config(
     settings: &TlsSettings,
-    certificates: &HashMap<Name, Arc<CertifiedKey>>,
+    certificates: &HashMap<Name, Arc<Loaded>>,
 ) -> Result<Arc<ServerConfig>, String> {
     let keys = settings.certificates.iter().map(|name| certificates.get(name).cloned().ok_or(name));
     let keys: Vec<_> =
@@ -75,16 +104,16 @@ pub(super) fn server_config(
 /// Certificates by server name and key type; the first is the default.
 #[derive(Debug)]
 struct ByName {
-    all: Vec<Arc<CertifiedKey>>,
+    all: Vec<Arc<Loaded>>,
     exact: HashMap<String, Vec<usize>>,
     wildcard: HashMap<String, Vec<usize>>,
 }
 
 impl ByName {
-    fn new(all: Vec<Arc<CertifiedKey>>) -> Result<Self, rustls::Error> {
+    fn new(all: Vec<Arc<Loaded>>) -> Result<Self, rustls::Error> {
         let (mut exact, mut wildcard) = (HashMap::<_, Vec<usize>>::new(), HashMap::<_, Vec<usize>>::new());
         for (index, key) in all.iter().enumerate() {
-            for name in names(key.end_entity_cert()?) {
+            for name in names(key.plain.end_entity_cert()?) {
                 match name.strip_prefix("*.") {
                     Some(parent) => wildcard.entry(parent.to_owned()).or_default().push(index),
                     None => exact.entry(name).or_default().push(index),
@@ -94,7 +123,7 @@ impl ByName {
         Ok(Self { all, exact, wildcard })
     }
 
-    fn candidates(&self, name: &str) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+    fn candidates(&self, name: &str) -> impl Iterator<Item = &Arc<Loaded>> {
         let exact = self.exact.get(name).into_iter().flatten();
         let parent = name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
         exact.chain(parent.into_iter().flatten()).filter_map(|index| self.all.get(*index))
@@ -103,14 +132,14 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let fits = |key: &&Arc<Loaded>| key.plain.key.choose_scheme(hello.signature_schemes()).is_some();
         // Of several that fit, the one that is cheaper to sign with.
-        let cheap = |key: &&Arc<CertifiedKey>| key.key.algorithm() != SignatureAlgorithm::RSA;
+        let cheap = |key: &&Arc<Loaded>| key.plain.key.algorithm() != SignatureAlgorithm::RSA;
         let name = hello.server_name().map(str::to_ascii_lowercase).unwrap_or_default();
         let named = || self.candidates(&name).filter(fits);
         let chosen = named().find(cheap).or_else(|| named().next());
         // The default is the first certificate, or the same name's with another key type.
-        chosen.or_else(|| self.all.iter().find(fits)).cloned()
+        chosen.or_else(|| self.all.iter().find(fits)).map(|key| key.current().clone())
     }
 }
 
