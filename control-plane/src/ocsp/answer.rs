@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use x509_cert::der::{Decode as _, Encode as _, asn1::ObjectIdentifier};
 use x509_ocsp::{
-    CertStatus, OcspGeneralizedTime, OcspResponse, OcspResponseStatus, ResponderId, ResponseData,
+    CertId, CertStatus, OcspGeneralizedTime, OcspResponse, OcspResponseStatus, ResponderId, ResponseData,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -59,7 +59,7 @@ impl Answer {
         let signed = Signed::read(basic.response.as_bytes()).map_err(garbled)?;
         let data = ResponseData::from_der(signed.content).map_err(garbled)?;
         check_signer(&signed, &data.responder_id, question, now)?;
-        let single = data.responses.iter().find(|single| single.cert_id == question.id);
+        let single = data.responses.iter().find(|single| is_of(&single.cert_id, &question.id));
         let single = single.ok_or_else(|| {
             let serial = hex::encode(question.id.serial_number.as_bytes());
             format!("the answer is about another certificate than the one with serial {serial}")
@@ -154,6 +154,14 @@ fn is(certificate: &X509Certificate<'_>, responder: &ResponderId) -> bool {
 /// `[0] EXPLICIT SEQUENCE OF Certificate`, as it stands.
 fn certificates(rest: &[u8]) -> x509_cert::der::Result<Vec<&[u8]>> {
     if rest.is_empty() { Ok(Vec::new()) } else { elements(inner(inner(rest)?)?) }
+}
+
+/// Without the parameters of the hash: some write them, some do not.
+fn is_of(said: &CertId, asked: &CertId) -> bool {
+    said.hash_algorithm.oid == asked.hash_algorithm.oid
+        && said.issuer_name_hash == asked.issuer_name_hash
+        && said.issuer_key_hash == asked.issuer_key_hash
+        && said.serial_number == asked.serial_number
 }
 
 fn seconds(time: &OcspGeneralizedTime) -> i64 {

@@ -177,7 +177,7 @@ impl Ocsp {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks which certificates there are. Whether any came or went.
+    /// Looks which certificates there are. Whether nodes may have to get other answers.
     fn adopt(&self, stored: &HashMap<String, Vec<u8>>) -> bool {
         let placed = self.0.catalog.head().placed.clone();
         let mut known = self.known();
@@ -223,7 +223,8 @@ impl Ocsp {
             });
             one.names.insert(name.clone());
         }
-        let has_changed = watched.keys().ne(known.watched.keys()) || !known.watched.is_empty();
+        // Those that are left are gone.
+        let has_changed = !watched.is_empty() || !known.watched.is_empty();
         for one in watched.values().filter(|one| one.leaf.question.is_err()) {
             if !known.leaves.values().any(|leaf| Arc::ptr_eq(leaf, &one.leaf)) {
                 tell::failed(one, one.error().unwrap_or_default());

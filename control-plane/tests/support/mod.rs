@@ -1,5 +1,7 @@
 //! A control plane in this process, and a peer that speaks the real gRPC over mutual TLS.
 
+pub mod authority;
+
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use awe4lb_control_plane::{
