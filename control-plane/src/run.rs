@@ -61,7 +61,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         store.clone(),
         catalog.clone(),
         fleet.clone(),
-        folders.clone(),
+        (folders.clone(), ocsp.clone()),
         events.clone(),
         options.allowed(),
     )

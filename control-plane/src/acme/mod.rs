@@ -36,6 +36,7 @@ use crate::{
     events::Events,
     fleet::Fleet,
     folders::Folders,
+    ocsp::Ocsp,
     store::Store,
 };
 use account::Accounts;
@@ -74,6 +75,7 @@ struct Wish {
 struct Inner {
     clerk: Clerk,
     folders: Folders,
+    ocsp: Ocsp,
     events: Events,
     live: Mutex<BTreeMap<Key, Live>>,
     /// Why an account could not be used lately, by name.
@@ -84,12 +86,12 @@ struct Inner {
 }
 
 impl Acme {
-    /// Loads what went wrong before.
+    /// Loads what went wrong before. `beside`: what is shown of certificates beside orders.
     pub async fn open(
         store: Store,
         catalog: Catalog,
         fleet: Fleet,
-        folders: Folders,
+        beside: (Folders, Ocsp),
         events: Events,
         allowed: Allowed,
     ) -> anyhow::Result<Self> {
@@ -104,7 +106,8 @@ impl Acme {
         let accounts = Accounts::new(store.clone(), allowed.clone());
         Ok(Self(Arc::new(Inner {
             clerk: Clerk { store, catalog, fleet, accounts, allowed },
-            folders,
+            folders: beside.0,
+            ocsp: beside.1,
             events,
             live: Mutex::new(live),
             troubles: Mutex::default(),

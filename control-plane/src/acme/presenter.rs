@@ -85,7 +85,8 @@ async fn behind(fleet: &Fleet, revision: u64, deadline: Instant) -> Vec<String> 
         let nodes = fleet.nodes();
         let behind = nodes.iter().filter(|node| {
             let runs = node.running.as_ref().and_then(|running| running.revision);
-            node.state == "connected" && runs < Some(revision)
+            // A revision that changes nothing on nodes is not told to them.
+            node.state == "connected" && !node.in_sync && runs < Some(revision)
         });
         let is_hopeless = behind.clone().all(|node| node.rejection.is_some());
         if is_hopeless || Instant::now() >= deadline {

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 
 use super::{Acme, Failure, account::key_of, verify};
 use crate::catalog::{CertificateFacts, Chain, ChainOrigin, Entry, Head, Issued, Kind};
+use crate::ocsp::OcspView;
 
 const DAY: i64 = 86_400;
 /// Of a certificate that nobody renews by itself: with so much left it is told.
@@ -112,6 +113,9 @@ pub struct ChainView {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<String>,
+    /// What its responder says, where it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp: Option<OcspView>,
 }
 
 /// How many nodes.
@@ -224,11 +228,16 @@ impl Acme {
     fn view_of(&self, head: &Head, name: &str, entry: &Entry, nodes: &NodesView) -> CertificateView {
         let now = jiff::Timestamp::now().as_second();
         let chains: Vec<ChainView> = match (entry.issued(), entry.folder()) {
-            (Some(issued), _) => issued.serving().map(chain_view).collect(),
-            (None, Some(folder)) => vec![chain_view(&folder.chain)],
+            (Some(issued), _) => issued.serving().map(|chain| self.chain_view(name, chain)).collect(),
+            (None, Some(folder)) => vec![self.chain_view(name, &folder.chain)],
             (None, None) => entry
                 .certificate()
-                .map(|facts| ChainView { origin: "uploaded", facts: facts.clone(), issued_at: None })
+                .map(|facts| ChainView {
+                    origin: "uploaded",
+                    facts: facts.clone(),
+                    issued_at: None,
+                    ocsp: self.0.ocsp.ocsp_of(name, &facts.fingerprint),
+                })
                 .into_iter()
                 .collect(),
         };
@@ -254,6 +263,15 @@ impl Acme {
                 path: folder.wanted.path.to_string(),
                 error: self.0.folders.error_of(name),
             }),
+        }
+    }
+
+    fn chain_view(&self, name: &str, chain: &Chain) -> ChainView {
+        ChainView {
+            origin: chain.origin.word(),
+            facts: chain.facts.clone(),
+            issued_at: (chain.origin != ChainOrigin::Placeholder).then(|| chain.issued_at.clone()),
+            ocsp: self.0.ocsp.ocsp_of(name, &chain.facts.fingerprint),
         }
     }
 
@@ -331,9 +349,4 @@ impl Acme {
         let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.iter().map(|(of, count)| (of.clone(), *count)).collect()
     }
-}
-
-fn chain_view(chain: &Chain) -> ChainView {
-    let issued_at = (chain.origin != ChainOrigin::Placeholder).then(|| chain.issued_at.clone());
-    ChainView { origin: chain.origin.word(), facts: chain.facts.clone(), issued_at }
 }
