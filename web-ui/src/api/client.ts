@@ -27,6 +27,8 @@ interface Options {
   type?: string;
   /** For `If-Match`. */
   etag?: string;
+  /** Only if there is none yet: `If-None-Match: *`. */
+  isNew?: boolean;
   accept?: string;
   signal?: AbortSignal;
 }
@@ -40,6 +42,7 @@ export async function call(path: string, options: Options = {}): Promise<Respons
     body = options.type ? String(options.body) : JSON.stringify(options.body);
   }
   if (options.etag) headers['if-match'] = options.etag;
+  if (options.isNew) headers['if-none-match'] = '*';
   let answer: Response;
   try {
     answer = await fetch(path, { method: options.method ?? 'GET', headers, body, signal: options.signal });

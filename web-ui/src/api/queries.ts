@@ -12,6 +12,7 @@ import type {
   HistoryPoint,
   Imported,
   ImportWish,
+  IssueWish,
   JoinToken,
   Listener,
   Node,
@@ -154,18 +155,26 @@ export const writes = {
     return call(path, pool === null ? { method: 'DELETE' } : { method: 'PUT', body: { pool } });
   },
   certificate: ({ name, ...body }: Certificate) =>
-    json<Certificate>(`/api/v1/certificates/${encodeURIComponent(name)}`, { method: 'PUT', body: { name, ...body } }),
+    json<Certificate>(`/api/v1/certificates/${encodeURIComponent(name)}`, {
+      method: 'PUT',
+      body: { name, ...body },
+      isNew: true,
+    }),
   deleteCertificate: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}`, { method: 'DELETE' }),
   renew: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}:renew`, { method: 'POST', body: {} }),
   importCertificate: (wish: ImportWish) =>
     json<Imported>('/api/v1/certificates:import', { method: 'POST', body: wish }),
-  issue: ({ name, ...wish }: { name: string; ca: string; domains: string[]; days: number }) =>
-    json<Imported>(`/api/v1/certificates/${encodeURIComponent(name)}:issue`, {
+  issue: ({ name, ...wish }: IssueWish) =>
+    json<Imported & { key: string; ca?: string }>(`/api/v1/certificates/${encodeURIComponent(name)}:issue`, {
       method: 'POST',
-      body: { ...wish, deliver: 'store' },
+      body: wish,
     }),
   account: ({ name, ...body }: Omit<AcmeAccount, 'meta'>) =>
-    json<AcmeAccount>(`/api/v1/acme-accounts/${encodeURIComponent(name)}`, { method: 'PUT', body: { name, ...body } }),
+    json<AcmeAccount>(`/api/v1/acme-accounts/${encodeURIComponent(name)}`, {
+      method: 'PUT',
+      body: { name, ...body },
+      isNew: true,
+    }),
   deleteAccount: (name: string) => call(`/api/v1/acme-accounts/${encodeURIComponent(name)}`, { method: 'DELETE' }),
   rollOver: (name: string) =>
     json<AcmeAccountStatus>(`/api/v1/acme-accounts/${encodeURIComponent(name)}:rollover`, { method: 'POST', body: {} }),

@@ -340,8 +340,18 @@ export interface ImportWish {
   dryRun?: boolean;
 }
 
+export interface IssueWish {
+  name: string;
+  ca: string;
+  domains: string[];
+  days: number;
+  keyType: string;
+  deliver: 'store' | 'return';
+}
+
 export interface Imported {
   name: string;
+  chain: string;
   names: string[];
   notAfter: string;
   keyType: string;

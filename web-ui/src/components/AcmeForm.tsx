@@ -71,8 +71,12 @@ export function AcmeForm({ accounts, onDone }: Props) {
   };
   const set = (part: Partial<Draft>) => setDraft({ ...draft, ...part });
   const setDns = (part: Partial<Draft['dns']>) => set({ dns: { ...draft.dns, ...part } });
-  const isPlaced = Object.keys(errors).length > 0 && Object.keys(errors).every((at) => /^\/(name|acme\/\w+)/.test(at));
   const { dns } = draft;
+  // Only fields that are shown have a place for what is wrong with them.
+  const own = { rfc2136: 'server|key|secret', exec: 'command', http: 'url|secret' }[dns.type];
+  const fields = `account|domains|challenge|keyType|profile|renewBefore${draft.challenge.includes('dns-01') ? `|dns\\/(${own})` : ''}`;
+  const shown = new RegExp(`^\\/(name$|acme\\/(${fields})(\\/|$))`);
+  const isPlaced = Object.keys(errors).length > 0 && Object.keys(errors).every((at) => shown.test(at));
   return (
     <form
       aria-label="By ACME"

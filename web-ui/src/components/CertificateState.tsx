@@ -57,7 +57,7 @@ export function DaysLeft({ certificate }: { certificate: CertificateStatus }) {
 export function nextOf({ acme, directory }: CertificateStatus, now = Date.now()): string {
   if (directory) return directory.error ? `failed: ${directory.error}` : 'its folder is watched';
   if (!acme) return 'replace it before it ends';
-  if (acme.state === 'ordering') return `ordering: ${acme.step}`;
+  if (acme.state === 'ordering') return acme.step ? `ordering: ${acme.step}` : 'ordering';
   const when = acme.next ? until(acme.next.at, now) : '';
   const verb = { order: 'is ordered', renew: 'renews', retry: 'is tried again' };
   const next = acme.next ? `${verb[acme.next.what]} ${when}` : '';

@@ -3,7 +3,8 @@ import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { fireEvent, render, screen, waitFor } from '@testing-library/react';
 import { afterEach, expect, test, vi } from 'vitest';
 import type { CertificateStatus } from '../api/types';
-import { accountOf } from '../pages/AcmeAccounts';
+import { SessionContext } from '../api/session';
+import { AcmeAccounts, accountOf } from '../pages/AcmeAccounts';
 import { AcmeForm, BLANK, certificateOf } from './AcmeForm';
 import { DaysLeft, Failure, left, nextOf } from './CertificateState';
 import { ImportForm, wishOf } from './ImportForm';
@@ -81,7 +82,9 @@ test('what is typed becomes an object without empty fields', () => {
   });
   const exec = { ...BLANK.dns, type: 'exec', command: '/bin/hook --x', secret: 'left over' };
   expect(certificateOf({ ...draft, challenge: ['dns-01'], dns: exec }).acme?.dns).toEqual({ type: 'exec', command: ['/bin/hook', '--x'] });
-  const account = { name: 'le', directory: 'https://ca.test/', contact: '', agreed: true, keyId: '', secret: '', ca: '' };
+  const account = { name: 'le', preset: '', directory: 'https://ca.test/', contact: '', agreed: true, keyId: '', secret: '', ca: '' };
+  // What was typed for another authority does not go along.
+  expect(accountOf({ ...account, preset: 'https://known.test/', ca: 'PEM' })).toEqual({ name: 'le', directory: 'https://known.test/', termsAgreed: true });
   expect(accountOf(account)).toEqual({ name: 'le', directory: 'https://ca.test/', termsAgreed: true });
   expect(accountOf({ ...account, keyId: 'k', contact: 'a@b.test' })).toMatchObject({
     contact: ['a@b.test'],
@@ -113,6 +116,64 @@ test('what is wrong is told at its field', async () => {
   expect(screen.queryByRole('alert')).toBeNull();
 });
 
+test('what is wrong with a field that is not shown is told above', async () => {
+  const problem = { status: 422, code: 'invalid', detail: 'invalid', errors: [{ pointer: '/acme/dns', code: 'conflict', detail: 'only dns-01 uses it' }] };
+  vi.stubGlobal('fetch', async () => new Response(JSON.stringify(problem), { status: 422 }));
+  show(<AcmeForm accounts={['le']} onDone={() => {}} />);
+  fireEvent.change(screen.getByLabelText(/^Name/), { target: { value: 'web' } });
+  fireEvent.change(screen.getByLabelText(/^Domains/), { target: { value: 'a.test' } });
+  fireEvent.click(screen.getByRole('button', { name: 'Order' }));
+  await screen.findByRole('alert');
+});
+
+test('two archives are one too many', async () => {
+  const archive = (name: string) => new File([new Uint8Array([0x30])], name);
+  await expect(wishOf('web', [archive('a.p12'), archive('b.p12')], '')).rejects.toThrow(/a.p12 and b.p12/);
+});
+
+test('an account goes to the authority that is shown, also the second one', async () => {
+  const asked: Record<string, unknown>[] = [];
+  vi.stubGlobal('fetch', async (path: string, init: { method?: string; body?: string }) => {
+    if (init.method === 'PUT') asked.push(JSON.parse(init.body!) as Record<string, unknown>);
+    return new Response(JSON.stringify(path.includes('acme-accounts?') ? { items: [], total: 0 } : {}));
+  });
+  render(
+    <QueryClientProvider client={new QueryClient()}>
+      <SessionContext value={{ user: 'x', role: 'operator', via: 'cookie' }}>
+        <MantineProvider>
+          <AcmeAccounts />
+        </MantineProvider>
+      </SessionContext>
+    </QueryClientProvider>,
+  );
+  const make = async (name: string, directory?: string) => {
+    fireEvent.change(await screen.findByLabelText(/^Name/), { target: { value: name } });
+    if (directory) fireEvent.change(screen.getByLabelText('Authority'), { target: { value: directory } });
+    fireEvent.click(screen.getByRole('checkbox'));
+    const before = asked.length;
+    const shown = (screen.getByLabelText('Authority') as HTMLSelectElement).value;
+    fireEvent.click(screen.getByRole('button', { name: 'Make the account' }));
+    await waitFor(() => expect(asked).toHaveLength(before + 1));
+    expect(asked[before]).toMatchObject({ name, directory: shown });
+    await waitFor(() => expect((screen.getByLabelText(/^Name/) as HTMLInputElement).value).toBe(''));
+  };
+  await make('zero', 'https://acme.zerossl.com/v2/DV90');
+  await make('le');
+});
+
+test('a viewer sees no buttons', async () => {
+  vi.stubGlobal('fetch', async () => new Response(JSON.stringify({ items: [], total: 0 })));
+  render(
+    <QueryClientProvider client={new QueryClient()}>
+      <MantineProvider>
+        <AcmeAccounts />
+      </MantineProvider>
+    </QueryClientProvider>,
+  );
+  await screen.findByText('There are no accounts yet.');
+  expect(screen.queryAllByRole('button')).toEqual([]);
+});
+
 test('an import is checked before it is stored', async () => {
   const asked: Record<string, unknown>[] = [];
   vi.stubGlobal('fetch', async (_: string, { body }: { body: string }) => {
@@ -127,7 +188,11 @@ test('an import is checked before it is stored', async () => {
   fireEvent.click(await screen.findByRole('button', { name: 'Check' }));
   await screen.findByText(/b.test is lost/);
   expect(asked[0]).toMatchObject({ dryRun: true });
-  fireEvent.click(screen.getByRole('button', { name: 'Store' }));
+  // Another password may lead to something else: it is checked again.
+  fireEvent.change(screen.getByLabelText(/^Password/), { target: { value: 'x' } });
+  expect(screen.queryByRole('button', { name: 'Store' })).toBeNull();
+  fireEvent.click(screen.getByRole('button', { name: 'Check' }));
+  fireEvent.click(await screen.findByRole('button', { name: 'Store' }));
   await waitFor(() => expect(done).toHaveBeenCalledWith('web'));
-  expect(asked[1]).not.toHaveProperty('dryRun');
+  expect(asked[2]).not.toHaveProperty('dryRun');
 });

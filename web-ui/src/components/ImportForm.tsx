@@ -6,6 +6,7 @@ import { ErrorBox } from '../ui/Page';
 
 /** What is sent for these files: text is PEM, anything else PKCS#12. */
 export async function wishOf(name: string, files: File[], password: string): Promise<ImportWish> {
+  let archive: string | undefined;
   const wish: ImportWish = { name };
   if (password !== '') wish.password = password;
   const texts: string[] = [];
@@ -13,7 +14,11 @@ export async function wishOf(name: string, files: File[], password: string): Pro
     const bytes = new Uint8Array(await file.arrayBuffer());
     const text = new TextDecoder().decode(bytes);
     if (text.includes('-----BEGIN ')) texts.push(text);
-    else wish.pkcs12 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
+    else if (archive) throw new Error(`${archive} and ${file.name} are both PKCS#12: one certificate at a time`);
+    else {
+      archive = file.name;
+      wish.pkcs12 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
+    }
   }
   if (texts.length > 0) wish.pem = texts.join('\n');
   return wish;
@@ -32,9 +37,17 @@ export function ImportForm({ name: given, onDone }: Props) {
   const [password, setPassword] = useState('');
   const check = useWrite(async () => writes.importCertificate({ ...(await wishOf(name, files, password)), dryRun: true }), []);
   const store = useWrite(async () => writes.importCertificate(await wishOf(name, files, password)), ['config', 'certificates']);
-  const forget = () => {
+  // What was checked is what is stored.
+  const change = (set: () => void) => {
+    set();
     check.reset();
     store.reset();
+  };
+  const stored = (done: Imported) => {
+    setFiles([]);
+    setPassword('');
+    check.reset();
+    onDone?.(done.name);
   };
   return (
     <form
@@ -47,24 +60,21 @@ export function ImportForm({ name: given, onDone }: Props) {
     >
       <Stack gap="sm" maw={560}>
         <ErrorBox error={store.error ?? check.error} />
-        {!given && <TextInput label="Name" required value={name} onChange={(event) => setName(event.currentTarget.value)} />}
+        {!given && <TextInput label="Name" required value={name} onChange={(event) => change(() => setName(event.currentTarget.value))} />}
         <FileInput
           label="Files"
           description="PEM (chain and key, in one file or several) or PKCS#12"
           multiple
           required
           value={files}
-          onChange={(chosen) => {
-            setFiles(chosen);
-            forget();
-          }}
+          onChange={(chosen) => change(() => setFiles(chosen))}
         />
         <PasswordInput
           label="Password"
           description="Of the file or the key, if it has one"
           autoComplete="off"
           value={password}
-          onChange={(event) => setPassword(event.currentTarget.value)}
+          onChange={(event) => change(() => setPassword(event.currentTarget.value))}
         />
         <Group>
           <Button type="submit" variant="default" loading={check.isPending} disabled={files.length === 0 || name === ''}>
@@ -74,7 +84,7 @@ export function ImportForm({ name: given, onDone }: Props) {
         {check.data && !store.data && <Checked found={check.data} />}
         {check.data && !store.data && (
           <Group>
-            <Button loading={store.isPending} onClick={() => store.mutate(undefined, { onSuccess: (done) => onDone?.(done.name) })}>
+            <Button loading={store.isPending} onClick={() => store.mutate(undefined, { onSuccess: stored })}>
               {check.data.replaces ? 'Replace' : 'Store'}
             </Button>
           </Group>

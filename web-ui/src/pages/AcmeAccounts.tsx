@@ -107,13 +107,12 @@ function Account({ account }: { account: AcmeAccount }) {
 }
 
 function AccountForm() {
-  const blank = { name: '', directory: DIRECTORIES[0]!.value, contact: '', agreed: false, keyId: '', secret: '', ca: '' };
+  const blank = { name: '', preset: DIRECTORIES[0]!.value, directory: '', contact: '', agreed: false, keyId: '', secret: '', ca: '' };
   const [draft, setDraft] = useState(blank);
-  const [preset, setPreset] = useState(DIRECTORIES[0]!.value);
   const save = useWrite(writes.account, ['config', 'certificates']);
   const errors = fieldErrors(save.error);
   const set = (part: Partial<typeof blank>) => setDraft({ ...draft, ...part });
-  const isPlaced = Object.keys(errors).length > 0 && Object.keys(errors).every((at) => /^\/(name|directory|contact|ca|externalAccountBinding)/.test(at));
+  const isPlaced = Object.keys(errors).length > 0 && Object.keys(errors).every((at) => /^\/(name|directory|contact|externalAccountBinding)/.test(at) || (draft.preset === '' && at === '/ca'));
   const at = (start: string) => Object.entries(errors).find(([pointer]) => pointer.startsWith(start))?.[1];
   return (
     <Paper withBorder p="sm">
@@ -130,13 +129,11 @@ function AccountForm() {
           <NativeSelect
             label="Authority"
             data={DIRECTORIES}
-            value={preset}
-            onChange={(event) => {
-              setPreset(event.currentTarget.value);
-              set({ directory: event.currentTarget.value });
-            }}
+            value={draft.preset}
+            error={draft.preset !== '' && errors['/directory']}
+            onChange={(event) => set({ preset: event.currentTarget.value })}
           />
-          {preset === '' && (
+          {draft.preset === '' && (
             <>
               <TextInput label="Directory" placeholder="https://ca.internal/acme/directory" required value={draft.directory} error={errors['/directory']} onChange={(event) => set({ directory: event.currentTarget.value })} />
               <Textarea label="Its root" description="PEM, if this machine does not trust it" value={draft.ca} error={errors['/ca']} onChange={(event) => set({ ca: event.currentTarget.value })} />
@@ -159,15 +156,27 @@ function AccountForm() {
   );
 }
 
-/** What is written: fields that are empty are not in it. */
-export function accountOf(draft: { name: string; directory: string; contact: string; agreed: boolean; keyId: string; secret: string; ca: string }): Omit<AcmeAccount, 'meta'> {
+interface Draft {
+  name: string;
+  /** The directory of an authority that is known; empty: another one. */
+  preset: string;
+  directory: string;
+  contact: string;
+  agreed: boolean;
+  keyId: string;
+  secret: string;
+  ca: string;
+}
+
+/** What is written: fields that are empty, or not shown, are not in it. */
+export function accountOf(draft: Draft): Omit<AcmeAccount, 'meta'> {
   const contact = draft.contact.split(/[\s,]+/).filter(Boolean);
   return {
     name: draft.name,
-    directory: draft.directory,
+    directory: draft.preset || draft.directory,
     termsAgreed: draft.agreed,
     ...(contact.length > 0 && { contact }),
     ...(draft.keyId && { externalAccountBinding: { keyId: draft.keyId, ...(draft.secret && { secret: draft.secret }) } }),
-    ...(draft.ca && { ca: draft.ca }),
+    ...(draft.preset === '' && draft.ca && { ca: draft.ca }),
   };
 }

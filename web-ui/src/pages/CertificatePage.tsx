@@ -46,6 +46,7 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
     ],
     ['Ordered for', acme?.domains.join(', ')],
     ['Challenges', acme?.challenges.join(', then ')],
+    ['Keys', acme?.keyTypes.join(', ')],
     ['Folder', directory?.path],
   ];
   return (
@@ -87,6 +88,8 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
 function ChainFacts({ chain }: { chain: Chain }) {
   const rows: [string, React.ReactNode][] = [
     ['Key', chain.keyType],
+    ['For', chain.names.join(', ')],
+    ['Issued', chain.issuedAt && new Date(chain.issuedAt).toLocaleString()],
     ['Issuer', chain.origin === 'placeholder' ? 'nobody: it stands in until there is one' : chain.issuer],
     ['Valid', `${new Date(chain.notBefore).toLocaleString()} to ${new Date(chain.notAfter).toLocaleString()}`],
     ['Serial', <Code>{chain.serial}</Code>],

@@ -2,6 +2,7 @@ import { Anchor, Button, Group, NativeSelect, NumberInput, Stack, Tabs, Text, Te
 import { useQuery } from '@tanstack/react-query';
 import { Link, useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
+import { fieldErrors } from '../api/client';
 import { queries, useWrite, writes } from '../api/queries';
 import { useWhyNot } from '../api/session';
 import { AcmeForm } from '../components/AcmeForm';
@@ -56,18 +57,22 @@ function IssueForm({ onDone }: { onDone: (name: string) => void }) {
   const [ca, setCa] = useState('internal');
   const [domains, setDomains] = useState('');
   const [days, setDays] = useState(90);
+  const [keyType, setKeyType] = useState('p256');
+  const [deliver, setDeliver] = useState<'store' | 'return'>('store');
   const issue = useWrite(writes.issue, ['config', 'certificates']);
+  const errors = fieldErrors(issue.error);
+  const given = deliver === 'return' ? issue.data : undefined;
   return (
     <form
       aria-label="For development"
       onSubmit={(event) => {
         event.preventDefault();
-        const wish = { name, ca, domains: domains.split(/[\s,]+/).filter(Boolean), days };
-        issue.mutate(wish, { onSuccess: () => onDone(name) });
+        const wish = { name, ca, domains: domains.split(/[\s,]+/).filter(Boolean), days, keyType, deliver };
+        issue.mutate(wish, { onSuccess: () => deliver === 'store' && onDone(name) });
       }}
     >
       <Stack gap="sm" maw={560}>
-        <ErrorBox error={issue.error} />
+        {!errors['/domains'] && <ErrorBox error={issue.error} />}
         <TextInput label="Name" required value={name} onChange={(event) => setName(event.currentTarget.value)} />
         <NativeSelect
           label="Signed by"
@@ -83,9 +88,34 @@ function IssueForm({ onDone }: { onDone: (name: string) => void }) {
           description="Domains and addresses, with spaces between them"
           required
           value={domains}
+          error={errors['/domains']}
           onChange={(event) => setDomains(event.currentTarget.value)}
         />
-        <NumberInput label="Days" min={1} max={825} value={days} onChange={(value) => setDays(Number(value))} />
+        <Group grow>
+          <NumberInput label="Days" min={1} max={825} value={days} onChange={(value) => setDays(Number(value))} />
+          <NativeSelect
+            label="Key"
+            data={[
+              { value: 'p256', label: 'ECDSA P-256' },
+              { value: 'p384', label: 'ECDSA P-384' },
+              { value: 'rsa2048', label: 'RSA 2048' },
+            ]}
+            value={keyType}
+            onChange={(event) => setKeyType(event.currentTarget.value)}
+          />
+        </Group>
+        <NativeSelect
+          label="For"
+          data={[
+            { value: 'store', label: 'listeners: it is stored here' },
+            { value: 'return', label: 'a backend: download it, nothing is kept here' },
+          ]}
+          value={deliver}
+          onChange={(event) => {
+            issue.reset();
+            setDeliver(event.currentTarget.value === 'return' ? 'return' : 'store');
+          }}
+        />
         {ca === 'internal' && (
           <Text size="sm">
             Clients that are to trust it need{' '}
@@ -99,8 +129,31 @@ function IssueForm({ onDone }: { onDone: (name: string) => void }) {
           <Button type="submit" loading={issue.isPending}>
             Issue
           </Button>
+          {given && (
+            <>
+              <Download text={given.chain} file={`${name}.pem`} />
+              <Download text={given.key} file={`${name}.key`} />
+            </>
+          )}
         </Group>
       </Stack>
     </form>
+  );
+}
+
+/** Text as a file. It is only in this page. */
+function Download({ text, file }: { text: string; file: string }) {
+  const save = () => {
+    const url = URL.createObjectURL(new Blob([text], { type: 'application/x-pem-file' }));
+    const link = document.createElement('a');
+    link.href = url;
+    link.download = file;
+    link.click();
+    URL.revokeObjectURL(url);
+  };
+  return (
+    <Button variant="default" onClick={save}>
+      Download {file}
+    </Button>
   );
 }
