@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     acme::Acme, auth::Auth, catalog::Catalog, discovery::Discovery, events::Events, fleet::Fleet,
     folders::Folders, ocsp::Ocsp, options::Options, rest::trace::Answers, stats::Stats, store::Store,
+    webhooks::Webhooks,
 };
 
 /// The parts of the running control plane.
@@ -31,6 +32,8 @@ pub struct AppState {
     pub folders: Folders,
     /// What responders say of certificates.
     pub ocsp: Ocsp,
+    /// Who is told of events.
+    pub webhooks: Webhooks,
     /// Counters.
     pub stats: Stats,
     /// HTTP answers by status.

@@ -16,7 +16,7 @@ const KEPT: usize = 1_024;
 pub struct Event {
     /// Larger than that of every event before, also of those before a restart.
     pub sequence: u64,
-    /// `revision`, `node`, `backend`, `stats`.
+    /// `revision`, `node`, `backend`, `source`, `certificate`, `stats`.
     pub kind: &'static str,
     /// JSON.
     pub data: Arc<str>,
@@ -30,6 +30,8 @@ pub struct Events(Arc<Inner>);
 struct Inner {
     kept: Mutex<Kept>,
     live: broadcast::Sender<Event>,
+    /// All but statistics.
+    rare: broadcast::Sender<Event>,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,11 @@ impl Events {
     pub fn new() -> Self {
         let first = jiff::Timestamp::now().as_microsecond().unsigned_abs();
         let kept = Kept { next: first, forgotten: first - 1, events: VecDeque::with_capacity(KEPT) };
-        Self(Arc::new(Inner { kept: Mutex::new(kept), live: broadcast::channel(KEPT).0 }))
+        Self(Arc::new(Inner {
+            kept: Mutex::new(kept),
+            live: broadcast::channel(KEPT).0,
+            rare: broadcast::channel(KEPT).0,
+        }))
     }
 
     /// Tells everyone who listens; never waits.
@@ -75,6 +81,7 @@ impl Events {
                 kept.forgotten = oldest.sequence;
             }
             kept.events.push_back(event.clone());
+            let _ = self.0.rare.send(event.clone());
         }
         // Under the lock: listeners see the order of the sequences.
         let _ = self.0.live.send(event);
@@ -83,7 +90,19 @@ impl Events {
     /// Whether anyone does.
     #[must_use]
     pub fn has_listeners(&self) -> bool {
+        self.wants_statistics() || self.0.rare.receiver_count() > 0
+    }
+
+    /// Whether anyone listens who gets statistics, too.
+    #[must_use]
+    pub fn wants_statistics(&self) -> bool {
         self.0.live.receiver_count() > 0
+    }
+
+    /// From now on, everything but statistics.
+    #[must_use]
+    pub fn listen_without_statistics(&self) -> broadcast::Receiver<Event> {
+        self.0.rare.subscribe()
     }
 
     /// From after `last_seen`, or from now on.
@@ -161,5 +180,15 @@ mod tests {
         let first = live.try_recv().unwrap().sequence;
         assert_eq!(sequences(events.listen(Some(first)).0), [first + 2]);
         assert_eq!(live.try_recv().unwrap().kind, "stats");
+    }
+
+    #[test]
+    fn who_wants_no_statistics_does_not_make_them_be_made() {
+        let events = Events::new();
+        let mut rare = events.listen_without_statistics();
+        assert!(events.has_listeners() && !events.wants_statistics());
+        events.publish("stats", &0);
+        events.publish("node", &1);
+        assert_eq!(rare.try_recv().unwrap().kind, "node");
     }
 }

@@ -17,3 +17,4 @@ pub mod rest;
 pub mod run;
 pub mod stats;
 pub mod store;
+pub mod webhooks;

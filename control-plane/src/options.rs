@@ -7,6 +7,8 @@ use awe4lb_discovery::Allowed;
 use awe4lb_flags::Parsed;
 use clap::{Args, Parser, Subcommand};
 
+use crate::webhooks;
+
 /// Where the data is when nobody says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/awe4lb-control-plane";
 
@@ -71,9 +73,24 @@ pub struct Options {
     /// A folder whose files sources may read. Repeatable; without one none is read.
     #[arg(long, env = "AWE4LB_ALLOW_FILES", value_delimiter = ',', value_name = "DIR")]
     pub allow_files: Vec<PathBuf>,
-    /// A network that sources may ask although it is link-local, where clouds keep secrets. Repeatable.
+    /// A network that may be asked although it is link-local, where clouds keep secrets: by sources, webhooks, for OCSP. Repeatable.
     #[arg(long, env = "AWE4LB_ALLOW_NETWORK", value_delimiter = ',', value_name = "NETWORK")]
     pub allow_network: Vec<String>,
+    /// An address that events are posted to: https://host/path. Repeatable.
+    #[arg(long, env = "AWE4LB_WEBHOOK", value_delimiter = ',', value_name = "URL")]
+    pub webhook: Vec<String>,
+    /// Which events are posted: certificate, node, revision, source, backend.
+    #[arg(
+        long,
+        env = "AWE4LB_WEBHOOK_EVENTS",
+        value_delimiter = ',',
+        default_value = "certificate",
+        value_name = "KINDS"
+    )]
+    pub webhook_events: Vec<String>,
+    /// A secret of at least 16 bytes, by which receivers know that a request comes from here.
+    #[arg(long, env = "AWE4LB_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
     /// What to log: `info`, `debug`, or a filter as `awe4lb_control_plane=debug,info`.
     #[arg(long, env = "AWE4LB_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -122,6 +139,15 @@ impl Options {
         }
         if let Some(folder) = self.allow_files.iter().find(|folder| !folder.is_absolute()) {
             bail!("--allow-files {}: write the whole path of the folder", folder.display());
+        }
+        for url in &self.webhook {
+            if let Err(why) = webhooks::check(url) {
+                bail!("--webhook {url:?}: {why}");
+            }
+        }
+        let known = webhooks::KINDS;
+        if let Some(kind) = self.webhook_events.iter().find(|kind| !known.contains(&kind.as_str())) {
+            bail!("--webhook-events {kind:?}: known are {}", known.join(", "));
         }
         if let Some(url) = &self.grpc_advertise
             && !url.starts_with("https://")

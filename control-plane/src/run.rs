@@ -20,6 +20,7 @@ use crate::{
     rest,
     stats::Stats,
     store::{Store, data_dir::DataDir},
+    webhooks::Webhooks,
 };
 
 /// Who was discovered is counted by name after so much time.
@@ -41,6 +42,7 @@ pub struct Running {
 /// Starts everything; ready when this returns.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     options.check()?;
+    let webhooks = Webhooks::open(&options)?;
     let data_dir = DataDir::open(&options.data_dir)?;
     // Both ports first: nothing is written when somebody else holds one.
     let http = TcpListener::bind(options.http).await.with_context(|| format!("--http {}", options.http))?;
@@ -51,6 +53,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let tls = rest::tls::server_config(&options, store.data_dir())?;
     let catalog = Catalog::open(store.clone()).await?;
     let events = Events::new();
+    let heard = (!webhooks.is_empty()).then(|| events.listen_without_statistics());
     // Before the fleet, so that the first configuration that nodes are offered is the one that they run.
     let ocsp = Ocsp::open(store.clone(), catalog.clone(), events.clone(), options.allowed()).await?;
     let stats = Stats::open(&stats_path).await?;
@@ -80,11 +83,12 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         acme,
         folders,
         ocsp,
+        webhooks,
         stats,
         answers: rest::trace::Answers::default(),
         stop: stop.clone(),
     });
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(rest::server::serve(http, tls, rest::router(&app), stop.clone())),
         tokio::spawn({
             let (app, stop) = (app.clone(), stop.clone());
@@ -119,6 +123,10 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             async move { name_discovered(&app, stop).await }
         }),
     ];
+    if let Some(heard) = heard {
+        let (app, stop) = (app.clone(), stop.clone());
+        tasks.push(tokio::spawn(async move { app.webhooks.run(heard, stop).await }));
+    }
     Ok(Running { http: http_address, grpc: grpc_address, app, tasks })
 }
 

@@ -25,8 +25,8 @@ pub struct Question<'a> {
     pub body: Vec<u8>,
     /// For all of it, redirects included.
     pub timeout: Duration,
-    /// The largest body of an answer that is taken, in bytes.
-    pub most: usize,
+    /// The largest body of an answer that is taken, in bytes; `None`: it is not read.
+    pub most: Option<usize>,
     /// How many redirects are followed.
     pub redirects: u8,
 }
@@ -36,7 +36,7 @@ pub struct Question<'a> {
 pub struct Reply {
     /// Of HTTP.
     pub status: u16,
-    /// Whole.
+    /// Whole, if it was to be read.
     pub body: Vec<u8>,
 }
 
@@ -83,7 +83,9 @@ impl Outgoing {
                 url = self.url(next.as_str())?;
                 continue;
             }
-            let most = question.most;
+            let Some(most) = question.most else {
+                return Ok(Reply { status: status.as_u16(), body: Vec::new() });
+            };
             let too_large = || Failure::new(format!("the answer has more than {most} bytes"));
             let body = web::read(response, most).await?.ok_or_else(too_large)?;
             return Ok(Reply { status: status.as_u16(), body });
@@ -129,7 +131,7 @@ mod tests {
             headers: &[("content-type", "text/plain")],
             body: b"question".to_vec(),
             timeout: Duration::from_secs(5),
-            most: 100,
+            most: Some(100),
             redirects,
         };
         Outgoing::new(Arc::default()).unwrap().post(question).await

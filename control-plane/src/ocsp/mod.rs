@@ -273,7 +273,7 @@ impl Ocsp {
             headers: &[("content-type", "application/ocsp-request"), ("accept", "application/ocsp-response")],
             body: question.encode()?,
             timeout: TIMEOUT,
-            most: MAX_ANSWER,
+            most: Some(MAX_ANSWER),
             redirects: REDIRECTS,
         };
         let url = &question.url;

@@ -156,6 +156,14 @@ fn write_fleet(out: &mut Exposition, app: &App) {
     write_sources(out, app);
     write_certificates(out, app);
     write_ocsp(out, app);
+    out.family(
+        "awe4lb_webhook_deliveries_total",
+        Kind::Counter,
+        "Events for webhooks, by what became of them; retried: tries that failed.",
+    );
+    for (outcome, count) in app.webhooks.counts() {
+        out.sample(&[("outcome", outcome)], count);
+    }
 }
 
 fn write_certificates(out: &mut Exposition, app: &App) {

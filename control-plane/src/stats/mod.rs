@@ -174,7 +174,7 @@ impl Stats {
             {
                 tracing::warn!("the history is not stored: {error}");
             }
-            if events.has_listeners() {
+            if events.wants_statistics() {
                 events.publish("stats", &self.event());
             }
         }
