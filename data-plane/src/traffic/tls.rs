@@ -237,3 +237,31 @@ impl TlsSession {
 /// A fatal `unrecognized_name` alert for a client that is refused before TLS began, so that it sees more than a closed
 /// connection.
 pub(super) const REFUSAL_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+#[cfg(test)]
+mod tests {
+    use awe4lb_model::{
+        Certificate,
+        placed::{PrivateKeyPem, Staple},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_ocsp_goes_along_until_it_runs_out() {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let shown = |until: Option<i64>| {
+            let placed = PlacedCertificate {
+                certificate: Certificate { name: "c".parse().unwrap(), chain_pem: made.cert.pem() },
+                key: PrivateKeyPem(made.signing_key.serialize_pem()),
+                ocsp: until.map(|until| Staple { der: [1, 2, 3][..].into(), until }),
+            };
+            load(&placed).unwrap().current().ocsp.clone()
+        };
+        assert_eq!(shown(Some(now + 60)), Some(vec![1, 2, 3]));
+        assert_eq!(shown(Some(now)), None);
+        assert_eq!(shown(Some(i64::MAX)), Some(vec![1, 2, 3]));
+        assert_eq!(shown(None), None);
+    }
+}
