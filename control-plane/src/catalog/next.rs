@@ -18,7 +18,6 @@ use super::{
     entry::Noun,
     folder, issued, lists,
     model::{document_of, stored_key},
-    replace,
 };
 use crate::store::Store;
 
@@ -211,8 +210,6 @@ async fn certify(
         },
     };
     drafts.warnings.extend(facts.check_time(jiff::Timestamp::now()));
-    let old = model.get(Kind::Certificate, name).filter(|old| !old.is_placeholder());
-    drafts.warnings.extend(replace::warnings(model, name, old.and_then(|old| old.certificate()), &facts));
     Ok(Ok(Noun::Certificate(certificate, key, facts)))
 }
 

@@ -2,18 +2,18 @@
 
 use awe4lb_model::document::Violation;
 
-use super::{CertificateFacts, Model, uses::covers};
+use super::{Kind, Model, uses::covers};
 
-/// Warnings about a certificate that takes the place of `old`, or is new.
-pub(super) fn warnings(
-    model: &Model,
-    name: &str,
-    old: Option<&CertificateFacts>,
-    new: &CertificateFacts,
-) -> Vec<Violation> {
+/// What is worse in `after` with the certificate of this name. Pointers begin with `pointer`.
+pub(super) fn warnings(before: &Model, after: &Model, name: &str, pointer: &str) -> Vec<Violation> {
+    let new =
+        after.get(Kind::Certificate, name).filter(|new| new.issued().is_none() && new.folder().is_none());
+    let Some(new) = new.and_then(|new| new.certificate()) else { return Vec::new() };
     let mut warnings = Vec::new();
-    let mut warn = |code, detail: String| warnings.push(Violation::new("/chain", None, code, detail));
-    for (wanted, listener) in model.needed_names(name) {
+    let mut warn = |code, detail: String| {
+        warnings.push(Violation::new(format!("{pointer}/chain"), None, code, detail));
+    };
+    for (wanted, listener) in after.needed_names(name) {
         if !covers(new, &wanted) {
             warn(
                 "names-not-covered",
@@ -21,7 +21,9 @@ pub(super) fn warnings(
             );
         }
     }
-    let Some(old) = old.filter(|old| old.fingerprint != new.fingerprint) else { return warnings };
+    let old = before.get(Kind::Certificate, name).filter(|old| !old.is_placeholder());
+    let old = old.and_then(|old| old.certificate()).filter(|old| old.fingerprint != new.fingerprint);
+    let Some(old) = old else { return warnings };
     let lost: Vec<&str> = old.names.iter().map(String::as_str).filter(|name| !covers(new, name)).collect();
     if !lost.is_empty() {
         warn("names-not-covered", format!("the one before was also for {}", lost.join(", ")));
@@ -50,5 +52,18 @@ fn strength(key_type: &str) -> u32 {
         "ecdsa-384" => 7_680,
         "ecdsa-521" => 15_360,
         other => other.strip_prefix("rsa-").and_then(|bits| bits.parse().ok()).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_compared_by_what_they_withstand() {
+        let order = ["rsa-1024", "rsa-2048", "ecdsa-256", "rsa-4096", "ecdsa-384", "ecdsa-521"];
+        for pair in order.windows(2) {
+            assert!(strength(pair[0]) < strength(pair[1]), "{pair:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use awe4lb_model::{Listener, Match, SniPattern};
+use awe4lb_model::{Listener, Match, SniPattern, TlsMode};
 
 use super::{CertificateFacts, Entry, Kind, Model, entry::Noun};
 
@@ -37,7 +37,8 @@ impl Model {
         for (_, entry) in self.all(Kind::Listener) {
             let Some(listener) = uses(entry, certificate) else { continue };
             let mut names = BTreeSet::new();
-            listener.rules.iter().for_each(|rule| exact_names(&rule.matches, &mut names));
+            let terminated = listener.rules.iter().filter(|rule| rule.tls == TlsMode::Terminate);
+            terminated.for_each(|rule| names_of(&rule.matches, &mut names));
             let others: Vec<&CertificateFacts> = listener
                 .tls
                 .iter()
@@ -52,10 +53,29 @@ impl Model {
     }
 }
 
-fn exact_names(matches: &Match, names: &mut BTreeSet<String>) {
+/// Names that a certificate can be for: of expressions nobody can say.
+fn names_of(matches: &Match, names: &mut BTreeSet<String>) {
     names.extend(matches.sni.iter().filter_map(|pattern| match pattern {
         SniPattern::Exact(name) => Some(name.to_string()),
+        SniPattern::Wildcard(name) => Some(format!("*.{name}")),
         _ => None,
     }));
-    matches.any.iter().chain(&matches.all).for_each(|inner| exact_names(inner, names));
+    matches.any.iter().chain(&matches.all).for_each(|inner| names_of(inner, names));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_one_label() {
+        let names = ["*.example.com".to_owned(), "Other.test".to_owned()].to_vec();
+        let facts = CertificateFacts { names, ..CertificateFacts::default() };
+        for yes in ["a.example.com", "A.EXAMPLE.com", "*.example.com", "other.test", "a.example.com."] {
+            assert!(covers(&facts, yes), "{yes}");
+        }
+        for no in ["example.com", "a.b.example.com", "*.b.example.com", "x.other.test", ""] {
+            assert!(!covers(&facts, no), "{no}");
+        }
+    }
 }

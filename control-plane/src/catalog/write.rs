@@ -15,6 +15,7 @@ use super::{
     lists,
     model::document_of,
     next::{self, Drafts, Next},
+    replace,
 };
 use crate::store::{
     issued::write_secret,
@@ -102,7 +103,7 @@ impl Catalog {
             return Err(WriteError::Stale(detail));
         }
         let mut drafts = self.draft(&head.model, write.what).await?;
-        let warnings = std::mem::take(&mut drafts.warnings);
+        let mut warnings = std::mem::take(&mut drafts.warnings);
         let new_keys = std::mem::take(&mut drafts.new_keys);
         let new_entries = std::mem::take(&mut drafts.new_entries);
         let new_secrets = std::mem::take(&mut drafts.new_secrets);
@@ -114,6 +115,7 @@ impl Catalog {
             return Ok(Outcome { head, changed: false, has_revision, changes: Vec::new(), warnings });
         }
         check_references(&next)?;
+        warnings.extend(worse(&head.model, &next));
         lists::tell(&mut next.changes, &head.model, &next.model, &new_entries);
         let revision = Revision {
             number: head.revision + u64::from(has_revision),
@@ -214,6 +216,16 @@ impl Catalog {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// What gets worse by certificates that are replaced. A write of one points into it; one of several says which.
+fn worse(before: &Model, next: &Next) -> Vec<Violation> {
+    let certificates = next.touched.iter().filter(|(kind, _)| *kind == Kind::Certificate);
+    let pointer = |name: &str| match next.touched.len() {
+        1 => String::new(),
+        _ => format!("/certificates/{name}"),
+    };
+    certificates.flat_map(|(_, name)| replace::warnings(before, &next.model, name, &pointer(name))).collect()
 }
 
 /// Everything still refers to what is there. A fault in an object that the write did not touch is a conflict.

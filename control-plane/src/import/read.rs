@@ -1,7 +1,10 @@
 //! From files to certificates and keys, whatever they are wrapped in.
 
 use p12_keystore::Pkcs12Archive;
-use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding};
+use pkcs8::{
+    EncryptedPrivateKeyInfoRef, LineEnding,
+    pkcs5::{EncryptionScheme, pbes2::Kdf},
+};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
@@ -17,6 +20,9 @@ pub(super) struct Parts {
     pub(super) keys: Vec<Zeroizing<String>>,
 }
 
+/// What a password may cost to be tried: rounds, and bytes.
+const MAX_ITERATIONS: u32 = 2_000_000;
+const MAX_MEMORY: u64 = 256 * 1024 * 1024;
 const PASSWORD: &str = "send the password along";
 
 impl Parts {
@@ -46,18 +52,31 @@ impl Parts {
     }
 
     /// PKCS#12, as OpenSSL, Java and Windows write it.
-    pub(super) fn add_pkcs12(&mut self, archive: &[u8], password: Option<&str>) -> Result<(), Unreadable> {
-        let archive = Pkcs12Archive::from_pkcs12(archive, password.unwrap_or_default()).map_err(|error| {
-            let detail = match error {
-                p12_keystore::error::Error::MacError(_) => {
-                    "the password of the PKCS#12 file is wrong".to_owned()
+    pub(super) fn add_pkcs12(
+        &mut self,
+        archive_bytes: &[u8],
+        password: Option<&str>,
+    ) -> Result<(), Unreadable> {
+        let archive =
+            Pkcs12Archive::from_pkcs12(archive_bytes, password.unwrap_or_default()).map_err(|error| {
+                if x509_parser::parse_x509_certificate(archive_bytes).is_ok() {
+                    let hint = "make it PEM: openssl x509 -inform der -in FILE; and send the key along";
+                    return Unreadable::new(
+                        "bad-pkcs12",
+                        "this is a certificate in DER, without a key",
+                        hint,
+                    );
                 }
-                other => format!("this is no PKCS#12 that can be read: {other}"),
-            };
-            let hint =
-                if password.is_none() { PASSWORD } else { "look at it: openssl pkcs12 -info -in FILE" };
-            Unreadable::new("bad-pkcs12", detail, hint)
-        })?;
+                let detail = match error {
+                    p12_keystore::error::Error::MacError(_) => {
+                        "the password of the PKCS#12 file is wrong".to_owned()
+                    }
+                    other => format!("this is no PKCS#12 that can be read: {other}"),
+                };
+                let hint =
+                    if password.is_none() { PASSWORD } else { "look at it: openssl pkcs12 -info -in FILE" };
+                Unreadable::new("bad-pkcs12", detail, hint)
+            })?;
         self.certificates.extend(archive.certs.iter().map(|bag| bag.cert.as_der().to_vec()));
         self.keys.extend(archive.keys.iter().map(|bag| to_pem("PRIVATE KEY", bag.key.as_der())));
         Ok(())
@@ -72,6 +91,9 @@ fn decrypt(der: &[u8], password: Option<&str>) -> Result<Zeroizing<String>, Unre
     let info = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| {
         Unreadable::new("encrypted-key", format!("the encrypted key cannot be read: {error}"), hint)
     })?;
+    if !is_affordable(&info.encryption_algorithm) {
+        return Err(Unreadable::new("encrypted-key", "the key takes too much work to decrypt", hint));
+    }
     let plain = info.decrypt(password).map_err(|error| {
         Unreadable::new(
             "encrypted-key",
@@ -82,6 +104,22 @@ fn decrypt(der: &[u8], password: Option<&str>) -> Result<Zeroizing<String>, Unre
     plain.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|error| {
         Unreadable::new("encrypted-key", format!("the key cannot be written: {error}"), hint)
     })
+}
+
+/// A file from outside must not hold a processor for minutes.
+fn is_affordable(scheme: &EncryptionScheme) -> bool {
+    match scheme {
+        EncryptionScheme::Pbes2(parameters) => match &parameters.kdf {
+            Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count <= MAX_ITERATIONS,
+            Kdf::Scrypt(scrypt) => {
+                let memory = scrypt.cost_parameter.checked_mul(128 * u64::from(scrypt.block_size));
+                scrypt.parallelization <= 16 && memory.is_some_and(|memory| memory <= MAX_MEMORY)
+            }
+            _ => false,
+        },
+        // Its rounds are few; the library refuses it anyway.
+        _ => true,
+    }
 }
 
 /// As the kind it was.

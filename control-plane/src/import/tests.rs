@@ -169,6 +169,54 @@ fn what_is_odd_is_told() {
     assert_eq!(codes(strange), ["unused-certificates"]);
 }
 
+/// Every byte of real files once turned: an answer, and no panic.
+#[test]
+fn damaged_files_never_panic() {
+    let made = Made::new();
+    let plain = ["-nomac", "-certpbe", "NONE", "-keypbe", "NONE", "-passout", "pass:", "-out", "plain.p12"];
+    made.openssl(&[&["pkcs12", "-export", "-in", "leaf.pem", "-inkey", "leaf.key"][..], &plain].concat());
+    let sealed = [
+        "pkcs8",
+        "-topk8",
+        "-iter",
+        "1",
+        "-in",
+        "leaf.key",
+        "-outform",
+        "der",
+        "-passout",
+        "pass:x",
+        "-out",
+        "sealed.der",
+    ];
+    made.openssl(&sealed);
+    let (archive, sealed) = (made.bytes("plain.p12"), made.bytes("sealed.der"));
+    assert!(read("", Some(&archive), None).is_ok());
+    for at in 0..archive.len() {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 0x81;
+        let _ = read("", Some(&damaged), None);
+    }
+    for at in 0..sealed.len() {
+        let mut damaged = sealed.clone();
+        damaged[at] ^= 0x81;
+        let key = super::chain::pem_of(&damaged).replace("CERTIFICATE", "ENCRYPTED PRIVATE KEY");
+        assert!(read(&(made.text("leaf.pem") + &key), None, Some("x")).is_err(), "byte {at}");
+    }
+    let der = der(&made.text("leaf.pem")).remove(0);
+    assert!(read("", Some(&der), None).unwrap_err().hint.contains("-inform der"));
+}
+
+#[test]
+fn a_key_that_takes_minutes_to_decrypt_is_refused() {
+    let made = Made::new();
+    made.openssl(&[
+        "pkcs8", "-topk8", "-iter", "3000000", "-in", "leaf.key", "-passout", "pass:x", "-out", "slow.key",
+    ]);
+    let error = read(&(made.text("leaf.pem") + &made.text("slow.key")), None, Some("x")).unwrap_err();
+    assert!(error.detail.contains("too much work"), "{error:?}");
+}
+
 proptest! {
     #[test]
     fn garbage_is_refused_and_never_panics(text in "\\PC{0,400}", bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

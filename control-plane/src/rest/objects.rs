@@ -375,7 +375,7 @@ impl Caller {
                     .get(kind, &name)
                     .is_some_and(|old| part.as_deref().is_none_or(|part| old.parts.contains_key(part)));
                 let status = if was_there { StatusCode::OK } else { StatusCode::CREATED };
-                let body = match part.as_deref() {
+                let mut body = match part.as_deref() {
                     None if is_short => entry.to_short_json(),
                     None => entry.to_json(),
                     Some(part) => {
@@ -383,6 +383,11 @@ impl Caller {
                         part_json(entry, part, found)
                     }
                 };
+                if !outcome.warnings.is_empty()
+                    && let Some(meta) = body.get_mut("meta").and_then(Value::as_object_mut)
+                {
+                    meta.insert("warnings".into(), json!(outcome.warnings));
+                }
                 let mut answer = (status, axum::Json(body)).into_response();
                 set_etag(&mut answer, &entry.etag());
                 answer
