@@ -318,7 +318,8 @@ impl Caller {
     ) -> Result<Outcome, Problem> {
         let origin = origin(&self.principal, &self.headers, message);
         let outcome = self.app.catalog.write(Write { origin, what, expected_head, dry_run }).await?;
-        if outcome.changed && !dry_run {
+        // Each revision is told once it is the head; entries of address lists alone make none.
+        if outcome.changed && !outcome.has_revision && !dry_run {
             let summary = crate::store::objects::Summary::of(&outcome.changes);
             let event =
                 json!({"revision": outcome.head.revision, "author": self.principal.user, "summary": summary});
