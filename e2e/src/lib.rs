@@ -11,6 +11,7 @@ pub mod network;
 pub mod process;
 pub mod rest;
 pub mod servers;
+pub mod sink;
 
 use std::{
     io::Write as _,

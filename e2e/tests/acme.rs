@@ -7,6 +7,7 @@ use awe4lb_e2e::{
     at, eventually,
     fakes::front::Front,
     process::run,
+    program,
 };
 use serde_json::{Value, json};
 
@@ -35,11 +36,26 @@ fn a_name_is_all_that_is_needed_and_every_node_answers_the_authority() {
     );
     assert_eq!(account["contact"], json!(["mailto:ops@example.com"]));
 
+    // Somebody does not want to wait.
+    let renew = [
+        "--server",
+        scene.fleet.http(),
+        "--token",
+        &scene.fleet.rest.token,
+        "certificate",
+        "renew",
+        "web",
+        "--wait",
+    ];
+    let (ok, out, err) = run(program("awe4lb"), &renew);
+    assert!(ok && out.contains("certificate web renewed"), "{out}{err}");
+    assert_eq!(scene.orders(), 2);
+
     // The same by HTTP, beside the traffic of the listener.
     let both = [certificate("web", &domains, "tls-alpn-01"), certificate("plain", &domains, "http-01")];
     scene.fleet.put(&scene.document(&both));
     scene.issued("plain");
-    assert_eq!(scene.orders(), 2);
+    assert_eq!(scene.orders(), 3);
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! dns-01: records by dynamic updates to a real Knot, by a program, and by an HTTP service.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
-};
+use std::net::SocketAddr;
 
 use awe4lb_e2e::{
     acme::{Scene, can_run, certificate},
@@ -12,8 +8,9 @@ use awe4lb_e2e::{
     have,
     process::run,
     servers::Knot,
+    sink::sink,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const SECRET: &str = "c2VjcmV0IG9mIHRoZSB6b25lIGluIGEgdGVzdCBvZiBvdXJz";
 
@@ -104,54 +101,23 @@ fn records_by_a_program_that_is_allowed() {
     assert_eq!(called, "present _acme-challenge.inner.test\ncleanup _acme-challenge.inner.test\n");
 }
 
-/// A service that takes records over HTTP, and puts them where the authority looks. Tells what it was asked.
-fn zone_service(dns: SocketAddr) -> (SocketAddr, mpsc::Receiver<(String, Value)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let (told, asked) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { return };
-            let _ = serve(stream, dns, &told);
-        }
-    });
-    (address, asked)
-}
-
-fn serve(stream: TcpStream, dns: SocketAddr, told: &mpsc::Sender<(String, Value)>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let is_allowed = head.to_ascii_lowercase().contains("authorization: bearer token of the zone");
-    let what = if head.starts_with("POST /zone/present ") { "set-txt" } else { "clear-txt" };
-    if is_allowed {
-        let record = json!({"host": body["fqdn"], "value": body["value"]});
-        run("curl", &["-sSf", "-d", &record.to_string(), &format!("http://{dns}/{what}")]);
-    }
-    let _ = told.send((head, body));
-    let status = if is_allowed { "200 OK" } else { "403 Forbidden" };
-    write!(reader.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-}
-
 #[test]
 fn records_by_an_http_service() {
     if !can_run() {
         return;
     }
     let scene = Scene::start(1, |_| ());
-    let (service, asked) = zone_service(scene.dns.management());
+    // A service that puts records where the authority looks.
+    let dns = scene.dns.management();
+    let (service, asked) = sink(move |posted| {
+        if posted.header("authorization") != Some("Bearer token of the zone") {
+            return 403;
+        }
+        let what = if posted.path() == "/zone/present" { "set-txt" } else { "clear-txt" };
+        let record = json!({"host": posted.body["fqdn"], "value": posted.body["value"]});
+        run("curl", &["-sSf", "-d", &record.to_string(), &format!("http://{dns}/{what}")]);
+        200
+    });
     let mut web = certificate("web", &["*.inner.test"], "dns-01");
     web["acme"]["dns"] = json!({"type": "http", "url": format!("http://{service}/zone"),
         "secret": "token of another", "servers": [scene.dns.address.to_string()]});
@@ -163,8 +129,7 @@ fn records_by_an_http_service() {
     web["acme"]["dns"]["secret"] = json!("token of the zone");
     scene.fleet.put(&scene.document(&[web]));
     scene.issued("web");
-    let paths: Vec<String> =
-        asked.try_iter().filter_map(|(head, _)| Some(head.split(' ').nth(1)?.to_owned())).collect();
+    let paths: Vec<String> = asked.try_iter().map(|posted| posted.path().to_owned()).collect();
     assert_eq!(paths, ["/zone/present", "/zone/cleanup", "/zone/present", "/zone/cleanup"]);
 }
 

@@ -139,6 +139,7 @@ fn the_internal_authority_signs_for_listeners_and_for_backends() {
         "openssl",
         &[
             "verify",
+            "-x509_strict",
             "-CAfile",
             &format!("{out}/ca.pem"),
             "-verify_hostname",

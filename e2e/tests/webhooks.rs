@@ -1,52 +1,73 @@
 //! Webhooks by the flags of the program: what happens arrives at an address.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpListener,
-    process::Command,
-    sync::mpsc,
-    time::Duration,
-};
+use std::{process::Command, sync::mpsc::Receiver, time::Duration};
 
-use awe4lb_e2e::{fleet::Fleet, program};
+use awe4lb_e2e::{
+    acme::{Scene, can_run, certificate},
+    fakes::front::Front,
+    fleet::Fleet,
+    program,
+    sink::{Posted, sink},
+};
 use serde_json::{Value, json};
 
-/// Takes all requests. Its port, and each request: the signature and the body.
-fn receiver() -> (u16, mpsc::Receiver<(String, Value)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let (out, requests) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut reader = BufReader::new(stream.expect("a connection"));
-            let (mut signature, mut length) = (String::new(), 0);
-            let mut line = String::new();
-            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-                let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
-                match name {
-                    "awe4lb-signature" => signature = value.to_owned(),
-                    "content-length" => length = value.parse().expect("a length"),
-                    _ => {}
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("a body");
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            reader.into_inner().write_all(answer.as_bytes()).expect("an answer");
-            let _ = out.send((signature, serde_json::from_slice(&body).expect("JSON")));
+/// The next event of a certificate that says this.
+#[track_caller]
+fn told(posted: &Receiver<Posted>, what: &str) -> Value {
+    let mut seen = Vec::new();
+    loop {
+        let Ok(event) = posted.recv_timeout(Duration::from_secs(30)) else {
+            panic!("{what} is not told: {seen:#?}")
+        };
+        if event.body["data"]["what"] == what {
+            return event.body["data"].clone();
         }
-    });
-    (port, requests)
+        seen.push(event.body);
+    }
+}
+
+/// The whole life of a certificate, as somebody hears of it who is only posted to.
+#[test]
+fn issued_renewed_failed_expiring_expired() {
+    if !can_run() {
+        return;
+    }
+    let (address, posted) = sink(|_| 200);
+    let mut scene =
+        Scene::start_with(1, &["--webhook", &format!("http://{address}/")], |wish| wish.life = 20);
+    let front = Front::start(&scene.pebble);
+    scene.account = front.account("ca");
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    let issued = told(&posted, "issued");
+    assert_eq!((&issued["name"], &issued["keyType"]), (&json!("web"), &json!("p256")), "{issued}");
+    scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok();
+    let renewed = told(&posted, "renewed");
+    assert!(renewed["notAfter"].is_string(), "{renewed}");
+
+    front.refuse(Some((500, "serverInternal", String::new())));
+    let failed = told(&posted, "failed");
+    let error = &failed["error"];
+    assert_eq!(
+        (&error["type"], &error["detail"]),
+        (&json!("urn:ietf:params:acme:error:serverInternal"), &json!("not now"))
+    );
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("again later")), "{failed}");
+    told(&posted, "expiring");
+    told(&posted, "expired");
+    assert_eq!(scene.status("web")["state"], "expired");
+    // It is back: the next try comes soon, as the end is near or over.
+    front.refuse(None);
+    told(&posted, "renewed");
+    scene.issued("web");
 }
 
 #[test]
 fn what_happens_arrives() {
-    let (port, requests) = receiver();
+    let (address, posted) = sink(|_| 200);
     let secrets = tempfile::tempdir().expect("a folder");
     let secret = secrets.path().join("secret");
     std::fs::write(&secret, "correct horse battery staple\n").expect("a file");
-    let url = format!("http://127.0.0.1:{port}/hook");
+    let url = format!("http://{address}/hook");
     let secret = secret.display().to_string();
     let flags =
         ["--webhook", &url, "--webhook-events", "revision,certificate", "--webhook-secret-file", &secret];
@@ -56,7 +77,9 @@ fn what_happens_arrives() {
         fleet.put(&json!({"version": 1, "pools": [{"name": "p", "backends": [backend]}]}));
     }
     for revision in [1, 2] {
-        let (signature, event) = requests.recv_timeout(Duration::from_secs(30)).expect("an event");
+        let request = posted.recv_timeout(Duration::from_secs(30)).expect("an event");
+        let (event, signature) = (&request.body, request.header("awe4lb-signature").unwrap_or_default());
+        assert_eq!((request.path(), &event["id"].is_u64()), ("/hook", &true));
         assert_eq!((&event["kind"], &event["data"]["revision"]), (&json!("revision"), &json!(revision)));
         assert!(signature.starts_with("t=") && signature.contains(",v1="), "{signature}");
     }

@@ -126,7 +126,12 @@ fn wait(known: &Known) -> i64 {
         Some(life) => {
             let left = life.not_after - known.last_failure;
             let first = FIRST_WAIT.min(life.length() / 60).max(1);
-            let longest = if left > 0 { (left / TRIES_LEFT).min(LONGEST_WAIT) } else { LONGEST_WAIT_URGENT };
+            let longest = if left > 0 {
+                (left / TRIES_LEFT).min(LONGEST_WAIT)
+            } else {
+                // It is over: as often as is allowed; whoever gives certificates of minutes allows more.
+                LONGEST_WAIT_URGENT.min(life.length() / TRIES_LEFT)
+            };
             // Urgent or not, the authority is not asked more often than it allows.
             (first, longest.max(LONGEST_WAIT_URGENT.min(life.length() / 60)).max(first))
         }
@@ -207,6 +212,17 @@ mod tests {
             now = next(&known).at;
         }
         assert_eq!(tries, 5);
+    }
+
+    #[test]
+    fn what_is_over_is_tried_each_hour_and_what_lives_for_seconds_sooner() {
+        let over = |length: i64| {
+            let life = Some(Life { not_before: 0, not_after: length });
+            let known = Known { life, failures: 20, last_failure: length + 10, ..Known::default() };
+            next(&known).at - known.last_failure
+        };
+        assert_eq!(over(90 * DAY), 3_600);
+        assert_eq!(over(24), 3);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) struct Live {
     /// The last of them.
     pub(super) error: Option<Failure>,
     /// What was wished when this was last looked at.
-    pub(super) wish: Option<super::Wish>,
+    pub(super) wish: Option<super::schedule::Wish>,
     /// When the authority wants it renewed.
     pub(super) window: Option<Window>,
     /// When the authority is asked for that again, in unix seconds; 0: never asked.

@@ -6,7 +6,7 @@ use awe4lb_engine::renewal::Window;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Acme, Key, issued, order::identifier_of};
+use super::{Acme, Key, issued, placing::identifier_of};
 use crate::catalog::Kind;
 
 /// Between two questions about one certificate, whatever the authority says, in seconds.

@@ -44,12 +44,15 @@ impl State {
     /// Of a certificate by what it says. One that is issued should be renewed at a third of its life: with a fifth left,
     /// something is wrong.
     pub fn of(facts: &CertificateFacts, entry: &Entry, now: i64) -> Self {
-        let issued = entry.issued();
         if entry.is_placeholder() {
             return Self::Placeholder;
         }
+        Self::by_life(facts, entry.issued().is_some(), now)
+    }
+
+    fn by_life(facts: &CertificateFacts, renews_itself: bool, now: i64) -> Self {
         let (from, to) = verify::life(facts);
-        let soon = if issued.is_some() { (to - from) / 5 } else { EXPIRING.min((to - from) / 3) };
+        let soon = if renews_itself { (to - from) / 5 } else { EXPIRING.min((to - from) / 3) };
         match () {
             () if to <= now => Self::Expired,
             () if from > now => Self::NotYetValid,
@@ -348,5 +351,26 @@ impl Acme {
     pub fn orders(&self) -> Vec<((String, &'static str), u64)> {
         let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.iter().map(|(of, count)| (of.clone(), *count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_by_what_is_left_and_who_renews() {
+        let at = |days: i64| jiff::Timestamp::from_second(1_800_000_000 + days * DAY).unwrap();
+        let mut facts = CertificateFacts::default();
+        (facts.not_before, facts.not_after) = (at(0).to_string(), at(90).to_string());
+        let state = |days, renews_itself| State::by_life(&facts, renews_itself, at(days).as_second());
+        // Somebody has to replace it: two weeks ahead.
+        assert_eq!(
+            [75, 77, 89, 90].map(|days| state(days, false)),
+            [State::Valid, State::Expiring, State::Expiring, State::Expired]
+        );
+        // It should be renewed at a third of its life: a fifth is too late.
+        assert_eq!([61, 71, 73].map(|days| state(days, true)), [State::Valid, State::Valid, State::Expiring]);
+        assert_eq!(state(-1, true), State::NotYetValid);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Acme, view::State};
 use crate::catalog::Kind;
 
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Acme {
     pub(super) async fn watch_ends(&self) {

@@ -10,6 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
@@ -26,6 +27,7 @@ use crate::{
     internal_ca::{self, InternalAuthority, IssueError, Wish},
 };
 
+static READING: Semaphore = Semaphore::const_new(1);
 const PEM: &str = "application/pem-certificate-chain";
 
 /// The rows of this module.
@@ -118,7 +120,8 @@ async fn import(caller: Caller, body: Text) -> Result<Response, Problem> {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
     }
     let (pem, password) = (wish.pem, wish.password.map(Zeroizing::new));
-    // Passwords are stretched on purpose.
+    // Passwords are stretched on purpose: one at a time, so that nobody fills the machine with it.
+    let _turn = READING.acquire().await.map_err(Problem::internal)?;
     let read = tokio::task::spawn_blocking(move || {
         import::read(&pem, archive.as_deref(), password.as_deref().map(String::as_str))
     });
