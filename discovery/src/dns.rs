@@ -62,7 +62,8 @@ fn resolver(source: &DnsSource, timeout: Duration) -> Result<TokioResolver, Fail
     builder.build().map_err(|error| Failure::new(error.to_string()))
 }
 
-fn name_server(address: SocketAddr) -> NameServerConfig {
+/// One server, by UDP and, where an answer is cut, TCP.
+pub fn name_server(address: SocketAddr) -> NameServerConfig {
     let on_port = |mut connection: ConnectionConfig| {
         connection.port = address.port();
         connection

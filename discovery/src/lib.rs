@@ -43,5 +43,6 @@ pub mod web;
 
 pub use answer::{Answer, Endpoint, Failure};
 pub use ask::{Allowed, Asker};
+pub use dns::name_server;
 pub use follow::{Report, follow};
 pub use members::{discovered_number, is_discovered, members};

@@ -31,10 +31,10 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
   const rows: [string, React.ReactNode][] = [
     ['State', <StateBadge certificate={certificate} />],
     ['For', certificate.names.join(', ')],
-    ['Left', <DaysLeft certificate={certificate} />],
+    ['Left', certificate.state !== 'placeholder' && <DaysLeft certificate={certificate} />],
     ['Next', <span data-testid="next">{nextOf(certificate)}</span>],
     ['Why then', acme?.state !== 'ordering' && acme?.next?.why],
-    ['Used by', <UsedBy listeners={certificate.usedBy} />],
+    ['Used by', certificate.usedBy.length > 0 && <UsedBy listeners={certificate.usedBy} />],
     ['Nodes', certificate.usedBy.length > 0 && `${certificate.nodes.serving} of ${certificate.nodes.connected} run it`],
     [
       'Account',
@@ -51,20 +51,7 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
   ];
   return (
     <Stack>
-      <Paper withBorder p="sm">
-        <Table withRowBorders={false} verticalSpacing={4} aria-label="facts">
-          <Table.Tbody>
-            {rows
-              .filter(([, value]) => value)
-              .map(([title, value]) => (
-                <Table.Tr key={title}>
-                  <Table.Th w={120}>{title}</Table.Th>
-                  <Table.Td>{value}</Table.Td>
-                </Table.Tr>
-              ))}
-          </Table.Tbody>
-        </Table>
-      </Paper>
+      <FactTable label="facts" rows={rows} />
       {acme?.lastError && (
         <Paper withBorder p="sm" role="status" aria-label="last failure">
           <Failure error={acme.lastError} />
@@ -100,9 +87,14 @@ function ChainFacts({ chain }: { chain: Chain }) {
         `${chain.ocsp.status}${chain.ocsp.nextUpdate ? `, until ${new Date(chain.ocsp.nextUpdate).toLocaleString()}` : ''} ${chain.ocsp.error ?? ''}`,
     ],
   ];
+  return <FactTable label={`chain ${chain.keyType}`} rows={rows} />;
+}
+
+/** Titles and values; what has no value is left out. */
+function FactTable({ label, rows }: { label: string; rows: [string, React.ReactNode][] }) {
   return (
     <Paper withBorder p="sm">
-      <Table withRowBorders={false} verticalSpacing={4} aria-label={`chain ${chain.keyType}`}>
+      <Table withRowBorders={false} verticalSpacing={4} aria-label={label}>
         <Table.Tbody>
           {rows
             .filter(([, value]) => value)

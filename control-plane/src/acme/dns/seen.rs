@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use awe4lb_discovery::name_server;
 use awe4lb_model::acme::{AcmeDns, DnsHook};
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    config::{ResolveHosts, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
     proto::rr::{RData, RecordType},
 };
@@ -27,7 +28,8 @@ fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
     let mut builder = if servers.is_empty() {
         TokioResolver::builder_tokio().ok()?
     } else {
-        let config = ResolverConfig::from_name_servers(servers.iter().map(|server| at(*server)).collect());
+        let config =
+            ResolverConfig::from_name_servers(servers.iter().map(|server| name_server(*server)).collect());
         TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
     };
     let options = builder.options_mut();
@@ -36,15 +38,6 @@ fn resolver(servers: &[SocketAddr]) -> Option<TokioResolver> {
     options.timeout = TIMEOUT;
     options.use_hosts_file = ResolveHosts::Never;
     builder.build().ok()
-}
-
-fn at(server: SocketAddr) -> NameServerConfig {
-    let on_port = |mut connection: ConnectionConfig| {
-        connection.port = server.port();
-        connection
-    };
-    let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(server.ip(), true, connections)
 }
 
 /// A name and those above it, with at least one dot each.
