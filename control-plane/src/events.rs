@@ -16,7 +16,7 @@ const KEPT: usize = 1_024;
 pub struct Event {
     /// Larger than that of every event before, also of those before a restart.
     pub sequence: u64,
-    /// `revision`, `node`, `backend`, `source`, `certificate`, `stats`.
+    /// `revision`, `node`, `backend`, `source`, `certificate`, `order`, `stats`.
     pub kind: &'static str,
     /// JSON.
     pub data: Arc<str>,

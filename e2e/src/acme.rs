@@ -74,6 +74,16 @@ impl Scene {
         Self { pebble, dns, samples, http, tls, fleet, account }
     }
 
+    /// Another authority in its place, which knows no account and no order.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn forget_everything(&mut self) {
+        let folder = self.fleet.folder().join("another");
+        std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{error}"));
+        self.pebble = Pebble::start(&folder, &Wish::new(self.http, self.tls, self.dns.address));
+    }
+
     /// A listener for HTTP and one for TLS, and these certificates.
     #[must_use]
     pub fn document(&self, certificates: &[Value]) -> Value {

@@ -110,6 +110,31 @@ fn an_authority_that_is_away_or_full_is_left_alone() {
 }
 
 #[test]
+fn an_authority_that_has_forgotten_account_and_order_is_told_both_anew() {
+    if !can_run() {
+        return;
+    }
+    let (mut scene, front) = behind_a_front(1);
+    let halted = front.halt_at(8);
+    scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
+    eventually("an order is on its way", || halted.try_recv().ok());
+    scene.fleet.kill_control_plane();
+    scene.forget_everything();
+    front.stand_before(&scene.pebble);
+    front.go_on();
+    scene.fleet.restart_control_plane();
+    let status = scene.failed("web");
+    assert_eq!(
+        status["acme"]["lastError"]["type"], "urn:ietf:params:acme:error:accountDoesNotExist",
+        "{status}"
+    );
+    scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok();
+    scene.issued("web");
+    assert_eq!(scene.orders(), 1);
+    scene.served("n1.test");
+}
+
+#[test]
 fn with_a_clock_that_is_wrong_nothing_is_ordered() {
     if !can_run() {
         return;

@@ -64,7 +64,7 @@ impl Clerk {
             Ended::Dead(failure) => {
                 Ended::Dead(Failure { nodes: presented.unconfirmed.clone().into(), ..failure })
             }
-            later @ Ended::Later(_) => later,
+            other => other,
         })
     }
 }

@@ -133,6 +133,20 @@ fn seconds(at: Option<SystemTime>) -> i64 {
     at.map_or(0, |at| i64::try_from(at.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// Whether an authority will say the same tomorrow. What is overloaded, or says that it is not ready, will not.
+pub fn is_final(problem: &Problem) -> bool {
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    if kind.ends_with(":rateLimited") || kind.ends_with(":orderNotReady") || kind.ends_with(":serverInternal")
+    {
+        return false;
+    }
+    match problem.status {
+        Some(408 | 425 | 429) => false,
+        Some(status) => (400..500).contains(&status),
+        None => kind.starts_with("urn:ietf:params:acme:error:"),
+    }
+}
+
 /// The causes, outermost first.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -173,5 +187,39 @@ fn hint(kind: &str) -> &'static str {
         "serverInternal" => "the authority has a fault of its own: it is asked again later",
         "" => "is this the URL of an ACME directory, and does the authority report an incident?",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(kind: &str, status: u16) -> Problem {
+        let kind = format!("urn:ietf:params:acme:error:{kind}");
+        Problem { r#type: Some(kind), detail: None, status: Some(status), subproblems: Vec::new() }
+    }
+
+    #[test]
+    fn an_order_lives_on_while_the_authority_is_ill_or_busy() {
+        for (kind, status) in
+            [("serverInternal", 500), ("rateLimited", 429), ("orderNotReady", 403), ("x", 503)]
+        {
+            assert!(!is_final(&problem(kind, status)), "{kind}");
+        }
+        for (kind, status) in [("malformed", 404), ("unauthorized", 403), ("badCSR", 400), ("caa", 403)] {
+            assert!(is_final(&problem(kind, status)), "{kind}");
+        }
+        // A page of a proxy.
+        let page = Problem { r#type: Some("about:blank".into()), ..problem("", 502) };
+        assert!(!is_final(&page));
+    }
+
+    #[test]
+    fn who_was_asked_and_did_not_answer_is_told_what_to_look_at() {
+        let failure = Failure::of_problem(&problem("connection", 400)).of("a.test", "tls-alpn-01");
+        assert!(failure.hint.contains("a.test") && failure.hint.contains("443"), "{}", failure.hint);
+        assert_eq!(failure.domain.as_deref(), Some("a.test"));
+        let failure = Failure::of_problem(&problem("caa", 403)).of("a.test", "http-01");
+        assert!(failure.hint.contains("CAA"));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     account::{Accounts, Open, key_of},
     authority::AuthorityClient,
     dns::{Record, Zone},
-    failure::Failure,
+    failure::{Failure, is_final},
     verify,
 };
 use crate::{
@@ -77,6 +77,8 @@ pub(super) enum Ended {
     Dead(Failure),
     /// It may be taken up again.
     Later(Failure),
+    /// The authority knows nothing of it any more.
+    Forgotten,
 }
 
 impl From<Failure> for Ended {
@@ -115,6 +117,10 @@ impl Clerk {
             let failure = match ended {
                 Ended::Later(failure) => return Err(self.known(job, failure).await),
                 Ended::Dead(failure) => failure,
+                Ended::Forgotten => {
+                    self.abandon(job).await?;
+                    continue;
+                }
             };
             self.abandon(job).await?;
             kind += 1;
@@ -176,8 +182,7 @@ impl Clerk {
             Some(stored) => {
                 (job.tell)("the order is taken up again");
                 let order = account.order(stored.url.clone()).await.map_err(|error| match error {
-                    // The authority has forgotten it.
-                    Error::Api(_) => Ended::Dead(fail(&error)),
+                    Error::Api(ref problem) if is_final(problem) => Ended::Forgotten,
                     _ => Ended::Later(fail(&error)),
                 })?;
                 (order, stored)
@@ -198,7 +203,7 @@ impl Clerk {
                     let request = request(&job.wanted, &stored.key)
                         .map_err(|error| Ended::Dead(Failure::new("key", error.to_string(), "")))?;
                     order.finalize_csr(&request).await.map_err(|error| match &error {
-                        Error::Api(_) => Ended::Dead(fail(&error)),
+                        Error::Api(problem) if is_final(problem) => Ended::Dead(fail(&error)),
                         _ => Ended::Later(fail(&error)),
                     })?;
                     is_finalized = true;

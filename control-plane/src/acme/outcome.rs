@@ -79,7 +79,7 @@ impl Acme {
     pub(super) fn step(&self, key: &Key, step: &str) {
         self.live(key, |live| live.step = Some(step.to_owned()));
         tracing::debug!(certificate = key.0, "{step}");
-        let event = json!({"name": key.0, "what": "ordering", "keyType": key.1.word(), "step": step});
-        self.0.events.publish("certificate", &event);
+        let event = json!({"name": key.0, "keyType": key.1.word(), "step": step});
+        self.0.events.publish("order", &event);
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::catalog::{Chain, ChainOrigin, Head, Issued, Kind};
 
-/// Orders at a time.
+/// Orders at a time of one account: an authority that hangs holds up nobody but its own.
 const AT_ONCE: usize = 8;
 /// What changes by itself (a clock that is set, say) is seen after this at the latest.
 const LOOK: Duration = Duration::from_secs(60);
@@ -53,9 +53,11 @@ impl Acme {
             for (key, next, _) in waiting {
                 if next.at > now {
                     soonest = soonest.min(Duration::from_secs(next.at.abs_diff(now)));
-                } else if running.len() < AT_ONCE
-                    && let Some(job) = self.job(&current, &key)
-                {
+                } else if let Some(job) = self.job(&current, &key) {
+                    let of_account = |one: &&Running| one.wish.account.name == job.account.name;
+                    if running.values().filter(of_account).count() >= AT_ONCE {
+                        continue;
+                    }
                     self.live(&key, |live| live.begin());
                     let (this, of, wish) = (self.clone(), key.clone(), wish(&current, &key.0));
                     let Some(wish) = wish else { continue };

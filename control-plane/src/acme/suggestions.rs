@@ -1,8 +1,9 @@
 //! Asks authorities when they want certificates renewed (RFC 9773): one question after another, as often as they say.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use awe4lb_engine::renewal::Window;
+use awe4lb_model::Name;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -23,39 +24,47 @@ impl Acme {
             sleep(LOOK).await;
             let now = jiff::Timestamp::now().as_second();
             let head = self.0.clerk.catalog.head();
-            let mut asked: Vec<(Key, String)> = Vec::new();
+            let mut asked: Vec<(Key, Name, String)> = Vec::new();
             for (name, issued) in issued(&head) {
                 for key_type in &issued.wanted.key_types {
                     let key = (name.to_owned(), *key_type);
                     let is_due = self.all().get(&key).is_none_or(|live| live.ask_at <= now);
                     if let Some(chain) = self.current(&head, issued, *key_type).filter(|_| is_due) {
-                        asked.push((key, chain.chain_pem.clone()));
+                        asked.push((key, issued.wanted.account.clone(), chain.chain_pem.clone()));
                     }
                 }
             }
-            for (key, chain) in asked {
-                let wait = self.ask_for_suggestion(&key, &chain).await;
-                self.live(&key, |live| live.ask_at = now + wait);
+            // An authority that hangs is asked once, not for each of its certificates.
+            let mut silent: BTreeSet<Name> = BTreeSet::new();
+            for (key, account, chain) in asked {
+                let wait = match silent.contains(&account) {
+                    true => None,
+                    false => self.ask_for_suggestion(&key, &chain).await,
+                };
+                if wait.is_none() {
+                    silent.insert(account);
+                }
+                self.live(&key, |live| live.ask_at = now + wait.unwrap_or(AGAIN));
             }
         }
     }
 
-    /// One question; in how many seconds it is put again.
-    async fn ask_for_suggestion(&self, key: &Key, chain_pem: &str) -> i64 {
-        let Some(id) = identifier_of(chain_pem) else { return LATEST };
+    /// One question; in how many seconds it is put again. None: nobody answers.
+    async fn ask_for_suggestion(&self, key: &Key, chain_pem: &str) -> Option<i64> {
+        let Some(id) = identifier_of(chain_pem) else { return Some(LATEST) };
         let head = self.0.clerk.catalog.head();
         let account = head.model.get(Kind::Certificate, &key.0).and_then(|entry| {
             let wanted = &entry.issued()?.wanted;
             head.model.get(Kind::AcmeAccount, wanted.account.as_str())?.acme_account()
         });
-        let Some((account, secret)) = account else { return AGAIN };
-        let Ok(open) = self.0.clerk.accounts.open(account, secret).await else { return AGAIN };
+        let (account, secret) = account?;
+        let open = self.0.clerk.accounts.open(account, secret).await.ok()?;
         let (info, wait) = match open.account.renewal_info(&id).await {
             Ok(answer) => answer,
-            Err(instant_acme::Error::Unsupported(_)) => return LATEST,
+            Err(instant_acme::Error::Unsupported(_)) => return Some(LATEST),
             Err(error) => {
                 tracing::debug!(certificate = key.0, "no renewal information: {error}");
-                return AGAIN;
+                return None;
             }
         };
         let window = Window {
@@ -74,6 +83,6 @@ impl Acme {
             self.0.events.publish("certificate", &json!({"name": key.0, "what": "changed"}));
             self.0.moved.notify_one();
         }
-        i64::try_from(wait.as_secs()).unwrap_or(LATEST).clamp(SOONEST, LATEST)
+        Some(i64::try_from(wait.as_secs()).unwrap_or(LATEST).clamp(SOONEST, LATEST))
     }
 }

@@ -30,10 +30,17 @@ pub struct Front {
 }
 
 struct State {
-    pebble: SocketAddr,
+    /// The real one, and a client that trusts it.
+    behind: Mutex<(SocketAddr, reqwest::Client)>,
     own: SocketAddr,
-    client: reqwest::Client,
     inner: Mutex<Inner>,
+}
+
+fn way_to(pebble: &Pebble) -> (SocketAddr, reqwest::Client) {
+    let root =
+        reqwest::Certificate::from_pem(pebble.ca().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let client = reqwest::Client::builder().tls_certs_only([root]).http1_only().build();
+    (pebble.address, client.unwrap_or_else(|error| panic!("{error}")))
 }
 
 #[derive(Default)]
@@ -68,15 +75,8 @@ impl Front {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let listener = listener.unwrap_or_else(|error| panic!("{error}"));
         let address = listener.local_addr().unwrap_or_else(|error| panic!("{error}"));
-        let root =
-            reqwest::Certificate::from_pem(pebble.ca().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-        let client = reqwest::Client::builder().tls_certs_only([root]).http1_only().build();
-        let state = Arc::new(State {
-            pebble: pebble.address,
-            own: address,
-            client: client.unwrap_or_else(|error| panic!("{error}")),
-            inner: Mutex::default(),
-        });
+        let state =
+            Arc::new(State { behind: Mutex::new(way_to(pebble)), own: address, inner: Mutex::default() });
         let served = state.clone();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -95,6 +95,14 @@ impl Front {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.state.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on another one is behind it, which knows nothing of what was.
+    ///
+    /// # Panics
+    /// When this machine cannot do HTTP.
+    pub fn stand_before(&self, pebble: &Pebble) {
+        *self.state.behind.lock().unwrap_or_else(PoisonError::into_inner) = way_to(pebble);
     }
 
     /// As an object of the configuration.
@@ -226,9 +234,9 @@ async fn pass_on(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let replaces = replaces(&body).filter(|_| what == "POST /order-plz");
-    let mut asked = state
-        .client
-        .request(parts.method.clone(), format!("https://{}{}", state.pebble, parts.uri.path()))
+    let (pebble, client) = state.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut asked = client
+        .request(parts.method.clone(), format!("https://{pebble}{}", parts.uri.path()))
         // Its URLs, and those that are signed, are those of the front.
         .header("host", state.own.to_string())
         .body(body);

@@ -6,6 +6,7 @@ const STALE: Record<string, string[]> = {
   revision: ['config', 'backends', 'nodes', 'sources', 'certificates'],
   node: ['nodes', 'backends', 'certificates'],
   certificate: ['certificates'],
+  order: ['certificates'],
   backend: ['backends'],
 };
 const POLL = 5_000;
