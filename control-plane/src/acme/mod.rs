@@ -1,7 +1,7 @@
 //! Certificates that authorities issue by ACME (RFC 8555), for the whole fleet: ordered when they are wished for, renewed in
 //! time, tried again with patience.
 //!
-//! [`schedule`] says when there is an order (by [`awe4lb_engine::renewal`]), [`order`] is one (with [`placing`] and [`authorize`]), [`outcome`]
+//! `schedule` says when there is an order (by [`awe4lb_engine::renewal`]), `order` is one (with `placing` and `authorize`), `outcome`
 //! what becomes of it.
 
 pub mod account;

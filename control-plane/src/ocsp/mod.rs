@@ -1,8 +1,8 @@
 //! OCSP stapling: responders are asked about the certificates that listeners use, and what they say goes along with the
 //! certificates to nodes, so that no client has to ask.
 //!
-//! An answer is believed when the issuer or somebody it appointed signed it ([`answer`]), asked for again at half of its life
-//! ([`schedule`]), and never sent to a client once it ran out.
+//! An answer is believed when the issuer or somebody it appointed signed it (`answer`), asked for again at half of its life
+//! (`schedule`), and never sent to a client once it ran out.
 
 mod answer;
 mod leaf;

@@ -15,6 +15,7 @@ import type {
   IssueWish,
   JoinToken,
   Listener,
+  Meta,
   Node,
   Pool,
   Revision,
@@ -76,6 +77,12 @@ export const queries = {
     queryKey: ['certificates'],
     queryFn: ({ signal }) => list<CertificateStatus>('/api/v1/certificate-status', signal),
   }),
+  certificate: (name: string) =>
+    queryOptions({
+      queryKey: ['config', 'certificates', name],
+      queryFn: ({ signal }) =>
+        json<Certificate & { meta: Meta }>(`/api/v1/certificates/${encodeURIComponent(name)}`, { signal }),
+    }),
   accounts: queryOptions({
     queryKey: ['config', 'acme-accounts'],
     queryFn: ({ signal }) => list<AcmeAccount>('/api/v1/acme-accounts', signal),
@@ -154,11 +161,12 @@ export const writes = {
     const path = `/api/v1/maps/${encodeURIComponent(map)}/entries/${encodeURIComponent(name)}`;
     return call(path, pool === null ? { method: 'DELETE' } : { method: 'PUT', body: { pool } });
   },
-  certificate: ({ name, ...body }: Certificate) =>
-    json<Certificate>(`/api/v1/certificates/${encodeURIComponent(name)}`, {
+  certificate: ({ certificate, etag }: { certificate: Certificate; etag?: string }) =>
+    json<Certificate>(`/api/v1/certificates/${encodeURIComponent(certificate.name)}`, {
       method: 'PUT',
-      body: { name, ...body },
-      isNew: true,
+      body: certificate,
+      etag,
+      isNew: !etag,
     }),
   deleteCertificate: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}`, { method: 'DELETE' }),
   renew: (name: string) => call(`/api/v1/certificates/${encodeURIComponent(name)}:renew`, { method: 'POST', body: {} }),

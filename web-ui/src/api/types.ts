@@ -303,8 +303,8 @@ export interface Certificate {
   acme?: {
     account: string;
     domains: string[];
-    challenge: string[];
-    keyType?: string[];
+    challenge: string | string[];
+    keyType?: string | string[];
     profile?: string;
     renewBefore?: string;
     dns?: Record<string, unknown> & { type: string };

@@ -55,14 +55,50 @@ export function certificateOf(draft: Draft): Certificate {
   return { name: draft.name, acme };
 }
 
+/** Fields of the hook that the form does not show stay, while it is of the same type. */
+function keepingOthers(written: Certificate, known?: Certificate): Certificate {
+  const [now, before] = [written.acme?.dns, known?.acme?.dns];
+  if (!now || !before || now.type !== before.type) return written;
+  const others = Object.fromEntries(['zone', 'servers', 'check', 'timeout', 'ca'].flatMap((field) => (field in before ? [[field, before[field]]] : [])));
+  return { ...written, acme: { ...written.acme!, dns: { ...others, ...now } } };
+}
+
+/** What is there, to be changed. Secrets never come out: an empty one stays as it is. */
+export function draftOf({ name, acme }: Certificate): Draft {
+  const dns = acme?.dns;
+  const text = (field: string) => (typeof dns?.[field] === 'string' ? (dns[field] as string) : '');
+  const many = (one: string | string[] | undefined, none: string[]) => (one === undefined ? none : [one].flat());
+  return {
+    name,
+    account: acme?.account ?? '',
+    domains: acme?.domains.join(' ') ?? '',
+    challenge: many(acme?.challenge, []),
+    keyType: many(acme?.keyType, BLANK.keyType),
+    profile: acme?.profile ?? '',
+    renewBefore: acme?.renewBefore ?? '',
+    dns: {
+      type: text('type') || BLANK.dns.type,
+      server: text('server'),
+      key: text('key'),
+      algorithm: text('algorithm') || BLANK.dns.algorithm,
+      command: Array.isArray(dns?.command) ? dns.command.join(' ') : '',
+      url: text('url'),
+      secret: '',
+    },
+  };
+}
+
 interface Props {
   accounts: string[];
+  /** What is changed; without it there is a new one. */
+  known?: Certificate;
+  etag?: string;
   onDone: (name: string) => void;
 }
 
 /** A certificate that an authority issues. */
-export function AcmeForm({ accounts, onDone }: Props) {
-  const [draft, setDraft] = useState<Draft>({ ...BLANK, account: accounts[0] ?? '' });
+export function AcmeForm({ accounts, known, etag, onDone }: Props) {
+  const [draft, setDraft] = useState<Draft>(known ? draftOf(known) : { ...BLANK, account: accounts[0] ?? '' });
   const save = useWrite(writes.certificate, ['config', 'certificates']);
   const errors = fieldErrors(save.error);
   const error = (field: string) => {
@@ -82,12 +118,12 @@ export function AcmeForm({ accounts, onDone }: Props) {
       aria-label="By ACME"
       onSubmit={(event) => {
         event.preventDefault();
-        save.mutate(certificateOf(draft), { onSuccess: () => onDone(draft.name) });
+        save.mutate({ certificate: keepingOthers(certificateOf(draft), known), etag }, { onSuccess: () => onDone(draft.name) });
       }}
     >
       <Stack gap="sm" maw={560}>
         {!isPlaced && <ErrorBox error={save.error} />}
-        <TextInput label="Name" required value={draft.name} error={errors['/name']} onChange={(event) => set({ name: event.currentTarget.value })} />
+        <TextInput label="Name" required disabled={!!known} value={draft.name} error={errors['/name']} onChange={(event) => set({ name: event.currentTarget.value })} />
         <NativeSelect
           label="Account"
           data={accounts}
@@ -159,7 +195,7 @@ export function AcmeForm({ accounts, onDone }: Props) {
         </Group>
         <Group>
           <Button type="submit" loading={save.isPending} disabled={draft.challenge.length === 0 || draft.keyType.length === 0}>
-            Order
+            {known ? 'Save' : 'Order'}
           </Button>
         </Group>
       </Stack>

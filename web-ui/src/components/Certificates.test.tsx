@@ -5,7 +5,7 @@ import { afterEach, expect, test, vi } from 'vitest';
 import type { CertificateStatus } from '../api/types';
 import { SessionContext } from '../api/session';
 import { AcmeAccounts, accountOf } from '../pages/AcmeAccounts';
-import { AcmeForm, BLANK, certificateOf } from './AcmeForm';
+import { AcmeForm, BLANK, certificateOf, draftOf } from './AcmeForm';
 import { DaysLeft, Failure, left, nextOf } from './CertificateState';
 import { ImportForm, wishOf } from './ImportForm';
 
@@ -90,6 +90,34 @@ test('what is typed becomes an object without empty fields', () => {
     contact: ['a@b.test'],
     externalAccountBinding: { keyId: 'k' },
   });
+});
+
+test('what is there comes back as it was, without its secret', () => {
+  const acme = {
+    account: 'le',
+    domains: ['a.test', '*.a.test'],
+    challenge: 'dns-01',
+    keyType: ['p256', 'p384'],
+    renewBefore: '30d',
+    dns: { type: 'rfc2136', server: '192.0.2.53', key: 'k', algorithm: 'hmac-sha512' },
+  };
+  expect(certificateOf(draftOf({ name: 'web', acme }))).toEqual({ name: 'web', acme: { ...acme, challenge: ['dns-01'] } });
+});
+
+test('a change says which version it is of, and keeps what no field shows', async () => {
+  const asked: { body: Record<string, unknown>; headers: Record<string, string> }[] = [];
+  vi.stubGlobal('fetch', async (_: string, init: { body: string; headers: Record<string, string> }) => {
+    asked.push({ body: JSON.parse(init.body) as Record<string, unknown>, headers: init.headers });
+    return new Response('{}');
+  });
+  const dns = { type: 'exec', command: ['/bin/hook'], servers: ['192.0.2.53'], timeout: '10m' };
+  const known = { name: 'web', acme: { account: 'le', domains: ['a.test'], challenge: ['dns-01'], dns } };
+  show(<AcmeForm accounts={['le']} known={known} etag='"7"' onDone={() => {}} />);
+  fireEvent.change(screen.getByLabelText(/^Domains/), { target: { value: 'b.test' } });
+  fireEvent.click(screen.getByRole('button', { name: 'Save' }));
+  await waitFor(() => expect(asked).toHaveLength(1));
+  expect(asked[0]!.headers['if-match']).toBe('"7"');
+  expect(asked[0]!.body).toEqual({ name: 'web', acme: { account: 'le', domains: ['b.test'], challenge: ['dns-01'], dns } });
 });
 
 test('files become PEM or PKCS#12', async () => {

@@ -1,9 +1,10 @@
 import { Anchor, Button, Code, Group, Loader, Paper, Stack, Table, Text, Title } from '@mantine/core';
-import { useQuery } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { queries, useWrite, writes } from '../api/queries';
 import { useWhyNot } from '../api/session';
 import type { CertificateStatus, Chain } from '../api/types';
+import { AcmeForm } from '../components/AcmeForm';
 import { DaysLeft, Failure, nextOf, StateBadge } from '../components/CertificateState';
 import { ImportForm } from '../components/ImportForm';
 import { paths } from '../paths';
@@ -60,6 +61,14 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
       {certificate.chains.map((chain) => (
         <ChainFacts key={chain.fingerprint} chain={chain} />
       ))}
+      {acme && !whyNot && (
+        <>
+          <Title order={2} fz={16}>
+            Change it
+          </Title>
+          <Change name={certificate.name} />
+        </>
+      )}
       {certificate.origin === 'uploaded' && !whyNot && (
         <>
           <Title order={2} fz={16}>
@@ -69,6 +78,24 @@ function Facts({ certificate }: { certificate: CertificateStatus }) {
         </>
       )}
     </Stack>
+  );
+}
+
+/** The wish as a form. What is being filled in is not replaced by what others do: saving it says that it is stale. */
+function Change({ name }: { name: string }) {
+  const known = useQuery(queries.certificate(name));
+  const accounts = useQuery(queries.accounts);
+  const client = useQueryClient();
+  if (!known.data || !accounts.data) return <ErrorBox error={known.error ?? accounts.error} />;
+  const { etag } = known.data.meta;
+  return (
+    <AcmeForm
+      key={etag}
+      accounts={accounts.data.map((account) => account.name)}
+      known={known.data}
+      etag={etag}
+      onDone={() => void client.invalidateQueries({ queryKey: ['config'] })}
+    />
   );
 }
 
