@@ -64,7 +64,7 @@ fn two_key_types_for_one_name_and_each_client_gets_the_one_it_can_use() {
         return;
     }
     // An authority that forgets nonces, asks late and again.
-    let scene = Scene::start(1, |wish| (wish.bad_nonces, wish.sleep, wish.reuse) = (20, 1, 50));
+    let scene = Scene::start(1, |wish| (wish.bad_nonces, wish.sleep, wish.reuse) = (40, 1, 50));
     let mut web = certificate("web", &["n1.test"], "http-01");
     web["acme"]["keyType"] = json!(["p256", "rsa2048"]);
     let mut strong = certificate("strong", &["n1.test"], "http-01");
@@ -170,6 +170,65 @@ fn renewed_when_the_authority_says_so_and_told_what_it_replaces() {
     let fingerprint = |status: &Value| status["chains"][0]["fingerprint"].clone();
     let second = scene.until("web", "renewed", |status| fingerprint(status) != fingerprint(&first));
     assert_eq!(second["state"], "valid");
-    assert_eq!(front.replaced().len(), 1, "{:?}", front.replaced());
+    let replacing = front.ordered().iter().filter(|ordered| ordered["replaces"].is_string()).count();
+    assert_eq!(replacing, 1, "{:?}", front.ordered());
     scene.served("n1.test");
+}
+
+#[test]
+fn profiles_that_the_authority_has_are_ordered_and_others_named() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::start(1, |_| ());
+    let front = Front::start(&scene.pebble);
+    scene.account = front.account("ca");
+    front.offer_profiles(&["classic", "shortlived"]);
+    let mut web = certificate("web", &["n1.test"], "http-01");
+    web["acme"]["profile"] = json!("eternal");
+    scene.fleet.put(&scene.document(&[web.clone()]));
+    let status = scene.failed("web");
+    let error = &status["acme"]["lastError"];
+    assert_eq!(error["type"], "awe4lb:profile", "{status}");
+    let detail = error["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("classic") && detail.contains("shortlived"), "{detail}");
+    assert_eq!(front.orders(), 0);
+
+    web["acme"]["profile"] = json!("shortlived");
+    scene.fleet.put(&scene.document(&[web.clone()]));
+    scene.issued("web");
+    assert_eq!(front.ordered()[0]["profile"], "shortlived");
+    let account = scene.fleet.rest.get("/api/v1/acme-accounts/ca/status");
+    assert_eq!(account["terms"], "https://ca.test/terms", "{account}");
+    // Another profile is another certificate.
+    web["acme"]["profile"] = json!("classic");
+    scene.fleet.put(&scene.document(&[web]));
+    eventually("another order", || (front.ordered().len() == 2).then_some(()));
+}
+
+#[test]
+fn no_more_orders_than_the_account_says_the_authority_takes() {
+    if !can_run() {
+        return;
+    }
+    let mut scene = Scene::start(1, |_| ());
+    scene.account["ordersPerHour"] = json!(1);
+    let certificates: Vec<Value> =
+        (0..5).map(|n| certificate(&format!("c{n}"), &[&format!("c{n}.test")], "http-01")).collect();
+    scene.fleet.put(&scene.document(&certificates));
+    let names = || (0..5).map(|n| scene.status(&format!("c{n}")));
+    let is_budget = |status: &Value| status["acme"]["lastError"]["type"] == "awe4lb:budget";
+    // Three hours' worth at once, the others wait without having failed.
+    eventually("two wait", || (names().filter(is_budget).count() == 2).then_some(()));
+    eventually("three are issued", || {
+        (names().filter(|one| one["state"] == "valid").count() == 3).then_some(())
+    });
+    let waits = names().find(is_budget).unwrap_or_default();
+    assert_eq!(
+        (&waits["acme"]["state"], &waits["acme"]["failures"]),
+        (&json!("waiting"), &json!(0)),
+        "{waits}"
+    );
+    assert_eq!(waits["acme"]["next"]["why"], "the authority takes no order before");
+    assert_eq!(scene.orders(), 3);
 }

@@ -92,7 +92,8 @@ fn an_authority_that_is_away_or_full_is_left_alone() {
     front.refuse(Some((429, "rateLimited", "600".to_owned())));
     scene.fleet.put(&scene.document(&[web[0].clone(), certificate("other", &["n1.test"], "http-01")]));
     let asked_to_wait = |status: &Value| {
-        status["acme"]["next"]["why"] == "the authority asked to wait" && status["acme"]["failures"] == 1
+        status["acme"]["next"]["why"] == "the authority takes no order before"
+            && status["acme"]["failures"] == 1
     };
     let status = scene.until("other", "asked to wait", asked_to_wait);
     let soonest = date("+9 minutes", "+%Y-%m-%dT%H:%M:%SZ");

@@ -29,6 +29,9 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Between two looks, at first and later.
 pub(super) const LOOKS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// So often an order goes on at once after the library has given up on nonces, which it tries three times itself.
+const MOST_NONCES: u32 = 10;
+
 /// What orders need.
 pub struct Clerk {
     /// Where orders are kept.
@@ -106,7 +109,13 @@ impl Job {
 impl Clerk {
     /// Orders a certificate and puts it in its place, or goes on with the order that is on its way.
     pub async fn run(&self, job: &Job) -> Result<Chain, Failure> {
-        let Open { account, client } = self.accounts.open(&job.account, job.account_secret.as_ref()).await?;
+        let mut nonces = 0;
+        let Open { account, client } = loop {
+            match self.accounts.open(&job.account, job.account_secret.as_ref()).await {
+                Err(failure) if is_about_nonces(&failure) && nonces < MOST_NONCES => nonces += 1,
+                opened => break opened?,
+            }
+        };
         let mut stored = self.stored(job).await?;
         let mut kind = stored.as_ref().map_or(0, |order| order.challenge as usize);
         loop {
@@ -115,6 +124,11 @@ impl Clerk {
                 Err(ended) => ended,
             };
             let failure = match ended {
+                Ended::Later(failure) if is_about_nonces(&failure) && nonces < MOST_NONCES => {
+                    nonces += 1;
+                    stored = self.stored(job).await?;
+                    continue;
+                }
                 Ended::Later(failure) => return Err(self.known(job, failure).await),
                 Ended::Dead(failure) => failure,
                 Ended::Forgotten => {
@@ -285,6 +299,11 @@ impl Clerk {
         self.store.forget_acme_order(job.name(), job.key_type).await.map_err(Failure::storage)?;
         Ok(chain)
     }
+}
+
+/// Nothing failed but the order of two messages (RFC 8555 6.5).
+fn is_about_nonces(failure: &Failure) -> bool {
+    failure.r#type.ends_with(":badNonce")
 }
 
 /// What the authority is to sign: the names and nothing else.

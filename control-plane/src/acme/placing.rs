@@ -22,13 +22,17 @@ const BUDGET_SPAN: i64 = 3 * 3_600;
 pub const BUDGET: &str = "budget";
 
 impl Clerk {
-    /// Whether the authority takes one more order.
-    async fn check_budget(&self, job: &Job) -> Result<(), Failure> {
+    /// Counts an order, if the authority takes one more.
+    async fn count(&self, job: &Job) -> Result<(), Failure> {
         let now = jiff::Timestamp::now().as_second();
-        let placed = self.store.acme_placed(&key_of(&job.account), now - BUDGET_SPAN).await;
         let most = job.account.orders_per_hour as usize * (BUDGET_SPAN / 3_600) as usize;
-        let at = renewal::budget(&placed.map_err(Failure::storage)?, most, BUDGET_SPAN, now);
-        if at <= now {
+        let mut at = now;
+        let may = |placed: &[i64]| {
+            at = renewal::budget(placed, most, BUDGET_SPAN, now);
+            at <= now
+        };
+        let (of, span) = (key_of(&job.account), (now - BUDGET_SPAN, now));
+        if self.store.note_acme_placed(&of, job.name(), span, may).await.map_err(Failure::storage)? {
             return Ok(());
         }
         let detail =
@@ -73,12 +77,7 @@ impl Clerk {
         .map_err(|error| error.to_string())
         .and_then(|made| made.map_err(|error| error.to_string()))
         .map_err(|error| Failure::new("key", error, ""))?;
-        self.check_budget(job).await?;
-        let now = jiff::Timestamp::now().as_second();
-        self.store
-            .note_acme_placed(&key_of(&job.account), job.name(), now)
-            .await
-            .map_err(Failure::storage)?;
+        self.count(job).await?;
         let identifiers: Vec<Identifier> =
             job.wanted.domains.iter().map(|domain| Identifier::Dns(domain.to_string())).collect();
         let mut new = NewOrder::new(&identifiers);

@@ -200,7 +200,7 @@ fn why_text(why: Why) -> &'static str {
         Why::Third => "a third of its life is left then",
         Why::RenewBefore => "renewBefore says so",
         Why::Retry => "the last try failed",
-        Why::Patience => "the authority asked to wait",
+        Why::Patience => "the authority takes no order before",
     }
 }
 

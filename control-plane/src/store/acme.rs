@@ -213,30 +213,40 @@ impl Store {
         Ok(())
     }
 
-    /// When orders of an account were placed, in order; older ones are forgotten.
-    pub async fn acme_placed(&self, of: &AccountKey, since: i64) -> Result<Vec<i64>> {
-        sqlx::query("DELETE FROM acme_placed WHERE placed_at < ?").bind(since).execute(self.writer()).await?;
+    /// Notes that an order is about to be placed, if `may` says so of when earlier ones were (in order, since `since`); older
+    /// ones are forgotten. What `may` says.
+    pub async fn note_acme_placed(
+        &self,
+        of: &AccountKey,
+        certificate: &str,
+        (since, now): (i64, i64),
+        may: impl FnOnce(&[i64]) -> bool + Send,
+    ) -> Result<bool> {
+        // All in one, as several are placed at a time.
+        let mut tx = self.writer().begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("DELETE FROM acme_placed WHERE placed_at < ?").bind(since).execute(&mut *tx).await?;
         let rows = sqlx::query(
             "SELECT placed_at FROM acme_placed WHERE directory = ? AND account = ? ORDER BY placed_at",
         )
         .bind(&of.directory)
         .bind(&of.name)
-        .fetch_all(self.writer())
+        .fetch_all(&mut *tx)
         .await?;
-        rows.iter().map(|row| Ok(row.try_get("placed_at")?)).collect()
-    }
-
-    /// An order is about to be placed.
-    pub async fn note_acme_placed(&self, of: &AccountKey, certificate: &str, now: i64) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO acme_placed (directory, account, certificate, placed_at) VALUES (?, ?, ?, ?)",
-        )
-        .bind(&of.directory)
-        .bind(&of.name)
-        .bind(certificate)
-        .bind(now)
-        .execute(self.writer())
-        .await?;
-        Ok(())
+        let placed: Vec<i64> =
+            rows.iter().map(|row| row.try_get("placed_at")).collect::<sqlx::Result<_>>()?;
+        let is_noted = may(&placed);
+        if is_noted {
+            sqlx::query(
+                "INSERT INTO acme_placed (directory, account, certificate, placed_at) VALUES (?, ?, ?, ?)",
+            )
+            .bind(&of.directory)
+            .bind(&of.name)
+            .bind(certificate)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(is_noted)
     }
 }

@@ -1,5 +1,5 @@
 //! Stands before a real Pebble and passes everything on, but for what Pebble has not: renewal information (RFC 9773: `renewalInfo` in
-//! the directory, `GET …/CERTID` with `Retry-After`, `replaces` mirrored in orders), rate limits (429 with `Retry-After`), pages
+//! the directory, `GET …/CERTID` with `Retry-After`, `replaces` mirrored in orders), profiles, rate limits (429 with `Retry-After`), pages
 //! of proxies, and answers that never come. Counts what is asked.
 
 use std::{
@@ -55,8 +55,10 @@ struct Inner {
     is_broken: bool,
     /// When certificates are to be renewed: RFC 3339, and `Retry-After` in seconds.
     window: Option<(String, String, u64)>,
-    /// Certificates that orders said they replace.
-    replaced: Vec<String>,
+    /// What was ordered: payloads of their JWS.
+    ordered: Vec<Value>,
+    /// Profiles that it says it has.
+    profiles: Vec<String>,
     /// What the clock of the authority says, as a date of HTTP.
     date: Option<String>,
 }
@@ -156,10 +158,15 @@ impl Front {
         self.inner().window = Some((start.to_owned(), end.to_owned(), again));
     }
 
-    /// Certificates that orders said they replace.
+    /// What was ordered: `identifiers`, `replaces`, `profile`.
     #[must_use]
-    pub fn replaced(&self) -> Vec<String> {
-        self.inner().replaced.clone()
+    pub fn ordered(&self) -> Vec<Value> {
+        self.inner().ordered.clone()
+    }
+
+    /// Says that it has these profiles.
+    pub fn offer_profiles(&self, names: &[&str]) {
+        self.inner().profiles = names.iter().map(|name| (*name).to_owned()).collect();
     }
 
     /// Says that it is this time.
@@ -233,7 +240,7 @@ async fn pass_on(
 ) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let replaces = replaces(&body).filter(|_| what == "POST /order-plz");
+    let ordered = payload(&body).filter(|_| what == "POST /order-plz");
     let (pebble, client) = state.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut asked = client
         .request(parts.method.clone(), format!("https://{pebble}{}", parts.uri.path()))
@@ -251,13 +258,23 @@ async fn pass_on(
     };
     let (status, headers) = (answer.status(), answer.headers().clone());
     let mut body = answer.bytes().await.unwrap_or_default();
+    let profiles = state.lock().profiles.clone();
+    if !profiles.is_empty() && what == "GET /dir" {
+        let profiles: serde_json::Map<String, Value> =
+            profiles.into_iter().map(|name| (name, "".into())).collect();
+        body = with(&body, "meta", json!({"profiles": profiles, "termsOfService": "https://ca.test/terms"}));
+    }
     if suggests && what == "GET /dir" {
         let url = format!("https://{}/renewal-info", state.own);
         body = with(&body, "renewalInfo", url.into());
     }
-    if let Some(replaces) = replaces {
-        body = with(&body, "replaces", replaces.clone().into());
-        state.lock().replaced.push(replaces);
+    if let Some(ordered) = ordered.filter(|_| status.is_success()) {
+        for field in ["replaces", "profile"] {
+            if !ordered[field].is_null() {
+                body = with(&body, field, ordered[field].clone());
+            }
+        }
+        state.lock().ordered.push(ordered);
     }
     let mut response = whole(status.as_u16(), "", body);
     for (name, value) in &headers {
@@ -275,11 +292,10 @@ fn with(body: &Bytes, field: &str, value: Value) -> Bytes {
     Value::Object(object).to_string().into()
 }
 
-/// What an order says it replaces: in the payload of its JWS.
-fn replaces(jws: &[u8]) -> Option<String> {
+/// What a JWS says.
+fn payload(jws: &[u8]) -> Option<Value> {
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     let jws: Value = serde_json::from_slice(jws).ok()?;
     let payload = BASE64_URL_SAFE_NO_PAD.decode(jws["payload"].as_str()?).ok()?;
-    let payload: Value = serde_json::from_slice(&payload).ok()?;
-    Some(payload["replaces"].as_str()?.to_owned())
+    serde_json::from_slice(&payload).ok()
 }
