@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     authority::AuthorityClient,
     dns::Zone,
-    failure::Failure,
+    failure::{Failure, is_final},
     order::{Clerk, Ended, Job, LOOKS, PATIENCE},
     presenter::{self, Presented, Question},
 };
@@ -136,7 +136,7 @@ async fn validate(order: &mut Order, client: &AuthorityClient, kind: AcmeChallen
         {
             match &error {
                 // It answers with the error of the challenge: told below, with the name.
-                Error::Api(_) => {}
+                Error::Api(problem) if is_final(problem) => {}
                 _ => return Err(fail(&error)),
             }
         }

@@ -136,7 +136,9 @@ fn seconds(at: Option<SystemTime>) -> i64 {
 /// Whether an authority will say the same tomorrow. What is overloaded, or says that it is not ready, will not.
 pub fn is_final(problem: &Problem) -> bool {
     let kind = problem.r#type.as_deref().unwrap_or_default();
-    if kind.ends_with(":rateLimited") || kind.ends_with(":orderNotReady") || kind.ends_with(":serverInternal")
+    if [":badNonce", ":rateLimited", ":orderNotReady", ":serverInternal"]
+        .iter()
+        .any(|end| kind.ends_with(end))
     {
         return false;
     }
@@ -201,9 +203,13 @@ mod tests {
 
     #[test]
     fn an_order_lives_on_while_the_authority_is_ill_or_busy() {
-        for (kind, status) in
-            [("serverInternal", 500), ("rateLimited", 429), ("orderNotReady", 403), ("x", 503)]
-        {
+        for (kind, status) in [
+            ("serverInternal", 500),
+            ("rateLimited", 429),
+            ("orderNotReady", 403),
+            ("badNonce", 400),
+            ("x", 503),
+        ] {
             assert!(!is_final(&problem(kind, status)), "{kind}");
         }
         for (kind, status) in [("malformed", 404), ("unauthorized", 403), ("badCSR", 400), ("caa", 403)] {
