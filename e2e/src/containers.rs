@@ -9,6 +9,8 @@ use crate::{
 };
 
 const BUSYBOX: &str = "/bin/busybox";
+/// The network of Podman's containers.
+pub const NETWORK: &str = "awe4lb-test";
 
 /// Whether containers can be started here.
 #[must_use]
@@ -46,6 +48,9 @@ impl Podman {
         must("tar", &["-C", &folder.join("image").display().to_string(), "-cf", &tar, "."]);
         let mut podman = Self { folder, service: None };
         podman.call(&["import", &tar, "localhost/web:1"]);
+        // A network of its own, with either of the two ways to make one: the usual one may be left over from the other.
+        let subnet = format!("10.188.{}.0/24", std::process::id() % 250);
+        podman.call(&["network", "create", "--disable-dns", "--subnet", &subnet, NETWORK]);
         podman.serve(true);
         podman
     }
@@ -74,8 +79,10 @@ impl Podman {
 
     fn flags(&self) -> Vec<String> {
         let path = |name: &str| self.folder.join(name).display().to_string();
-        let (root, run) = (path("root"), path("run"));
+        let (root, run, networks) = (path("root"), path("run"), path("networks"));
         let flags = [
+            "--network-config-dir",
+            &networks,
             "--root",
             &root,
             "--runroot",
@@ -115,7 +122,7 @@ impl Podman {
             "--ulimit",
             "nproc=4096:4096",
             "--network",
-            "podman",
+            NETWORK,
         ];
         arguments.extend(flags);
         arguments.extend(["localhost/web:1", BUSYBOX, "sh", "-c"]);
@@ -134,9 +141,11 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.service = None;
-        let mut all = self.flags();
-        all.extend(["rm", "-f", "-a", "-t", "0"].map(str::to_owned));
-        run("podman", &all.iter().map(String::as_str).collect::<Vec<_>>());
+        for last in [&["rm", "-f", "-a", "-t", "0"][..], &["network", "rm", "-f", NETWORK]] {
+            let all: Vec<String> =
+                self.flags().into_iter().chain(last.iter().map(|&word| word.to_owned())).collect();
+            run("podman", &all.iter().map(String::as_str).collect::<Vec<_>>());
+        }
     }
 }
 

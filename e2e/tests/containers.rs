@@ -9,7 +9,7 @@ use std::{
 
 use awe4lb_e2e::{
     at,
-    containers::{Lxd, Podman, Swarm, can_be_started},
+    containers::{Lxd, NETWORK, Podman, Swarm, can_be_started},
     eventually,
     fleet::Fleet,
     free_port,
@@ -92,7 +92,7 @@ fn containers_of_podman_come_and_go_as_its_events_say() {
 
     // The same containers by their addresses within the network, all of them.
     let mut by_network = wanted;
-    by_network["network"] = json!("podman");
+    by_network["network"] = json!(NETWORK);
     by_network["containerPort"] = json!(8080);
     fleet.apply(&document(port, by_network));
     until_these(entrance, &["second", "third", "hidden"]);
