@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use awe4lb_model::{
@@ -27,6 +27,8 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(100);
 /// A stream of events that ended is not opened again sooner.
 const CALM: Duration = Duration::from_secs(1);
+/// An engine (or a proxy before it) that refuses its events so often in a row is asked by the interval alone.
+const MOST_REFUSALS: u32 = 3;
 /// `GET /containers/json`, those that run.
 const LIST: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%7D";
 /// The same, those of them whose own health check does not pass, or has not yet.
@@ -41,6 +43,8 @@ pub(crate) const PREFIX: &str = "awe4lb.";
 pub(crate) struct Docker {
     api: Api,
     events: Option<Events>,
+    /// In a row.
+    refusals: u32,
 }
 
 /// The engine's stream of events.
@@ -60,7 +64,8 @@ impl Docker {
     ) -> Result<Answer, Failure> {
         if self.events.is_none() {
             // Before the list, so that little happens in between. Without it the interval has to do.
-            self.events = self.api.opening(&source.api, EVENTS, allowed).ok().map(Events::Opening);
+            self.events =
+                self.api.opening(&source.api, &events_of(source), allowed).ok().map(Events::Opening);
         }
         let (api, of) = (&mut self.api, &source.api);
         let lists = async move {
@@ -76,6 +81,7 @@ impl Docker {
                     biased;
                     opened = opening => {
                         self.events = opened.ok().map(Events::Open);
+                        self.refusals = if self.events.is_some() { 0 } else { self.refusals + 1 };
                         lists.await?
                     }
                     lists = &mut lists => lists?,
@@ -83,6 +89,10 @@ impl Docker {
             }
             Some(Events::Open(_)) | None => lists.await?,
         };
+        if self.events.is_none() && (1..=MOST_REFUSALS).contains(&self.refusals) {
+            // A connection of before a restart is worth nothing, and the engine is there: once more, at once.
+            self.events = self.api.opening(of, &events_of(source), allowed).ok().map(Events::Opening);
+        }
         let ill: BTreeSet<&str> = ill.iter().filter_map(|one| one["Id"].as_str()).collect();
         Ok(answer(source, select, listed, &ill))
     }
@@ -95,12 +105,17 @@ impl Docker {
             Some(Events::Opening(opening)) => match opening.await {
                 Ok(events) => {
                     // It may have been opened by what is to be told: then that is the first piece.
+                    self.refusals = 0;
                     self.events = Some(Events::Open(events));
                     let Some(Events::Open(events)) = &mut self.events else { return };
                     events
                 }
                 Err(_) => {
                     self.events = None;
+                    self.refusals += 1;
+                    if self.refusals > MOST_REFUSALS {
+                        return std::future::pending().await;
+                    }
                     return tokio::time::sleep(CALM).await;
                 }
             },
@@ -115,6 +130,18 @@ impl Docker {
                 tokio::time::sleep(CALM).await;
             }
         }
+    }
+}
+
+/// Where its events are. Nobody says when an engine begins to listen to itself, so it is told from when on: what happens in between is
+/// told then. That needs one clock: an engine elsewhere may have another.
+fn events_of(source: &DockerSource) -> String {
+    match &source.api.address {
+        ApiAddress::Unix(_) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            format!("{EVENTS}&since={}", now.as_secs())
+        }
+        ApiAddress::Url(_) => EVENTS.to_owned(),
     }
 }
 

@@ -104,3 +104,63 @@ fn a_malformed_item_is_told_and_the_others_count() {
     assert_eq!(rejected.len(), 3, "{rejected:?}");
     assert!(rejected[1].contains("99999"), "{rejected:?}");
 }
+
+/// An engine behind a unix socket that refuses its events so often before it gives them. When somebody listens, something happens.
+async fn engine(path: std::path::PathBuf, refusals: usize) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let asked = std::sync::Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).await.unwrap_or(0);
+            if head[..read].starts_with(b"GET /events") {
+                // Refused as by an engine that goes away: the connection ends.
+                if count.fetch_add(1, SeqCst) >= refusals {
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{}\n\r\n")
+                        .await;
+                    tokio::spawn(async move { stream.read(&mut [0]).await });
+                }
+            } else {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]")
+                    .await;
+            }
+        }
+    });
+    asked
+}
+
+/// What started just after an engine was back was seen only a whole interval later: the stream of events was not opened again.
+#[tokio::test]
+async fn events_that_are_refused_once_are_asked_for_again() {
+    for (refusals, is_heard) in [(0, true), (1, true), (2, true), (9, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let asked = engine(path.clone(), refusals).await;
+        let address = ApiAddress::Unix(path.to_str().unwrap().into());
+        let api = ContainerApi { address, tls: Default::default(), max_bytes: 100_000 };
+        let source = DockerSource { api, network: None, port: None, host: None };
+        let allowed = Arc::new(Allowed { folders: vec![dir.path().into()], ..Allowed::default() });
+        let mut docker = Docker::default();
+        // As long as it is asked again, and at last something is told.
+        let told = async {
+            loop {
+                docker.ask(&source, None, &allowed).await.unwrap();
+                docker.changed().await;
+                if matches!(docker.events, Some(Events::Open(_))) {
+                    return;
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(5), told).await.is_ok();
+        assert_eq!(heard, is_heard, "{refusals} refusals");
+        let asked = asked.load(std::sync::atomic::Ordering::SeqCst);
+        // A proxy that never gives events is not asked for them over and over.
+        assert!(asked <= refusals.min(5) + 1, "{asked} times with {refusals} refusals");
+    }
+}

@@ -40,7 +40,8 @@ fn document(port: u16, source: Value) -> Value {
     json!({
         "version": 1,
         "listeners": [{"name": "l", "bind": [format!("*:{port}")], "rules": [{"pool": "p"}]}],
-        "pools": [{"name": "p", "discovery": [source]}],
+        // A container is told of before its server listens: nobody is set aside for long.
+        "pools": [{"name": "p", "outlier": {"ejection": "200ms"}, "discovery": [source]}],
     })
 }
 
