@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use sqlx::{
-    SqlitePool,
+    Connection as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -100,6 +100,9 @@ pub async fn open_file(path: &Path) -> anyhow::Result<(SqlitePool, SqlitePool)> 
         .min_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
+        // A commit that fails (a full disk) ends the transaction within SQLite, so that the rollback queued behind it
+        // fails, too, and sqlx counts this connection as within a transaction ever after: nothing could be written again.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options.clone())
         .await
         .with_context(what)?;
@@ -110,4 +113,28 @@ pub async fn open_file(path: &Path) -> anyhow::Result<(SqlitePool, SqlitePool)> 
         .await
         .with_context(what)?;
     Ok((reader, writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn insert(writer: &SqlitePool, bytes: i64) -> sqlx::Result<()> {
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("INSERT INTO filler VALUES (zeroblob(?))").bind(bytes).execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_does_not_end_all_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, writer) = open_file(&dir.path().join("test.db")).await.unwrap();
+        sqlx::query("CREATE TABLE filler (bytes BLOB)").execute(&writer).await.unwrap();
+        // Where SQLite meets a limit of its own, it does what it does on a full disk.
+        sqlx::query("PRAGMA max_page_count = 20").execute(&writer).await.unwrap();
+        let full = insert(&writer, 1 << 20).await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        sqlx::query("PRAGMA max_page_count = 100000").execute(&writer).await.unwrap();
+        insert(&writer, 1 << 20).await.unwrap();
+    }
 }
