@@ -1,6 +1,8 @@
 //! Writes into `FOLDER/TARGET` what each target starts from: valid inputs, made by the code of today, so that they
 //! never lag behind a format. `seeds FOLDER`, from the root of the repository.
 
+mod authority;
+mod pem;
 mod quic;
 mod shape;
 
@@ -126,6 +128,7 @@ fn main() {
     for (name, message) in PREAMBLES {
         put("preamble", name, &[message]);
     }
+    authority::seeds(&put);
 }
 
 /// Of both versions and families, with every value that has a variant of its own.
@@ -180,7 +183,10 @@ fn proxy_headers() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Questions for a token, and one that is none.
 const CHALLENGES: [(&str, &[u8]); 3] = [
-    ("asked", b"GET /.well-known/acme-challenge/abc-_9 HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\nrest"),
+    (
+        "asked",
+        b"GET /.well-known/acme-challenge/abc-_9 HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\nrest",
+    ),
     ("old", b"GET /.well-known/acme-challenge/a HTTP/1.0\r\n\r\n"),
     ("posted", b"GET /.well-known/acme-challenge/a HTTP/1.1\r\nContent-Length: 1\r\n\r\na"),
 ];

@@ -10,7 +10,6 @@ use awe4lb_model::{
     placed::{PlacedCertificate, PrivateKeyPem},
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
     Catalog, CertificateFacts, Entry, Head, Kind, Model, WriteError, entry::Noun, model::stored_key,
@@ -412,9 +411,4 @@ impl Catalog {
         tx.commit().await?;
         Ok(())
     }
-}
-
-/// The certificates of a chain, leaf first.
-pub fn ders(chain_pem: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(chain_pem.as_bytes()).filter_map(Result::ok).collect()
 }

@@ -29,7 +29,7 @@ pub use certificate::CertificateFacts;
 pub use change::{Edit, Operation, Precondition, WriteError};
 pub use entry::{Entry, Kind};
 pub use folder::{Folder, SLOT as FOLDER_SLOT};
-pub use issued::{Chain, InstallError, Issued, Origin as ChainOrigin, ders};
+pub use issued::{Chain, InstallError, Issued, Origin as ChainOrigin};
 pub use lists::{EntriesChange, text as entry_text};
 pub use model::Model;
 pub use staples::Staples;

@@ -20,9 +20,11 @@ pub(super) struct Parts {
     pub(super) keys: Vec<Zeroizing<String>>,
 }
 
-/// What a password may cost to be tried: rounds, and bytes.
+/// What a password may cost to be tried: rounds, and bytes that are gone through.
 const MAX_ITERATIONS: u32 = 2_000_000;
 const MAX_MEMORY: u64 = 256 * 1024 * 1024;
+/// Keys in one file, each of which may cost as much.
+const MAX_KEYS: usize = 8;
 const PASSWORD: &str = "send the password along";
 
 impl Parts {
@@ -42,6 +44,10 @@ impl Parts {
             match block.label.as_str() {
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
                     self.certificates.push(block.contents)
+                }
+                label if label.ends_with("PRIVATE KEY") && self.keys.len() == MAX_KEYS => {
+                    let detail = format!("there are more than {MAX_KEYS} private keys in it");
+                    return Err(Unreadable::new("too-large", detail, "send the key of one certificate"));
                 }
                 "ENCRYPTED PRIVATE KEY" => self.keys.push(decrypt(&block.contents, password)?),
                 label if label.ends_with("PRIVATE KEY") => self.keys.push(to_pem(label, &block.contents)),
@@ -112,8 +118,8 @@ fn is_affordable(scheme: &EncryptionScheme) -> bool {
         EncryptionScheme::Pbes2(parameters) => match &parameters.kdf {
             Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count <= MAX_ITERATIONS,
             Kdf::Scrypt(scrypt) => {
-                let memory = scrypt.cost_parameter.checked_mul(128 * u64::from(scrypt.block_size));
-                scrypt.parallelization <= 16 && memory.is_some_and(|memory| memory <= MAX_MEMORY)
+                let block = 128 * u64::from(scrypt.block_size) * u64::from(scrypt.parallelization);
+                scrypt.cost_parameter.checked_mul(block).is_some_and(|bytes| bytes <= MAX_MEMORY)
             }
             _ => false,
         },

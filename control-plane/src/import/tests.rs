@@ -210,11 +210,16 @@ fn damaged_files_never_panic() {
 #[test]
 fn a_key_that_takes_minutes_to_decrypt_is_refused() {
     let made = Made::new();
-    made.openssl(&[
-        "pkcs8", "-topk8", "-iter", "3000000", "-in", "leaf.key", "-passout", "pass:x", "-out", "slow.key",
-    ]);
-    let error = read(&(made.text("leaf.pem") + &made.text("slow.key")), None, Some("x")).unwrap_err();
-    assert!(error.detail.contains("too much work"), "{error:?}");
+    // Too many rounds; and half a gibibyte, in 32 pieces that are small enough.
+    for work in ["-iter 3000000", "-scrypt -scrypt_N 16384 -scrypt_r 8 -scrypt_p 32"] {
+        let work: Vec<&str> = work.split(' ').collect();
+        let into = ["pkcs8", "-topk8", "-in", "leaf.key", "-passout", "pass:x", "-out", "slow.key"];
+        made.openssl(&[&into[..], &work].concat());
+        let error = read(&(made.text("leaf.pem") + &made.text("slow.key")), None, Some("x")).unwrap_err();
+        assert!(error.detail.contains("too much work"), "{error:?}");
+    }
+    let error = read(&made.text("leaf.key").repeat(9), None, None).unwrap_err();
+    assert_eq!(error.code, "too-large", "{error:?}");
 }
 
 proptest! {

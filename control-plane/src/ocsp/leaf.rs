@@ -1,7 +1,7 @@
 //! What a certificate says of OCSP: whom to ask, how, and whether it is worth anything without an answer.
 
 use aws_lc_rs::digest;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_cert::{
     der::{
         Encode as _,
@@ -18,7 +18,6 @@ use x509_parser::{
 };
 
 use super::signed::{self, Signed};
-use crate::catalog::ders;
 
 /// `id-ad-ocsp`, RFC 5280 4.2.2.1.
 const AD_OCSP: &str = "1.3.6.1.5.5.7.48.1";
@@ -135,4 +134,9 @@ fn must_staple(leaf: &X509Certificate<'_>) -> bool {
     let features = leaf.extensions().iter().find(|extension| extension.oid.to_id_string() == TLS_FEATURE);
     let features = features.and_then(|extension| Vec::<u16>::from_der(extension.value).ok());
     features.is_some_and(|(_, features)| features.contains(&STATUS_REQUEST))
+}
+
+/// The certificates of a chain, leaf first.
+fn ders(chain_pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(chain_pem.as_bytes()).filter_map(Result::ok).collect()
 }

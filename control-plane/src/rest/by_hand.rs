@@ -121,8 +121,10 @@ async fn import(caller: Caller, body: Text) -> Result<Response, Problem> {
     }
     let (pem, password) = (wish.pem, wish.password.map(Zeroizing::new));
     // Passwords are stretched on purpose: one at a time, so that nobody fills the machine with it.
-    let _turn = READING.acquire().await.map_err(Problem::internal)?;
+    // The turn lasts as long as the work does, also when nobody waits for the answer any more.
+    let turn = READING.acquire().await.map_err(Problem::internal)?;
     let read = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         import::read(&pem, archive.as_deref(), password.as_deref().map(String::as_str))
     });
     let bundle = read.await.map_err(Problem::internal)?.map_err(unreadable)?;
