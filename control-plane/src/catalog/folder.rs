@@ -7,9 +7,9 @@ use awe4lb_model::{Certificate, FolderCertificate, acme::KeyType, placed::Placed
 
 use super::{
     Catalog, Chain, ChainOrigin, Entry, InstallError, Kind, Model, WriteError,
+    draft::Drafts,
     entry::Noun,
     issued::{load_chains, placeholder},
-    next::Drafts,
 };
 use crate::store::Store;
 

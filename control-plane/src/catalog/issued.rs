@@ -12,8 +12,8 @@ use awe4lb_model::{
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 
 use super::{
-    Catalog, CertificateFacts, Entry, Head, Kind, Model, WriteError, entry::Noun, model::stored_key,
-    next::Drafts,
+    Catalog, CertificateFacts, Entry, Head, Kind, Model, WriteError, draft::Drafts, entry::Noun,
+    model::stored_key,
 };
 use crate::store::{
     Store,

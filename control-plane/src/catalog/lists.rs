@@ -10,7 +10,7 @@ use awe4lb_model::{
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Kind, Model, WriteError, entry::Noun, next::Drafts};
+use super::{Kind, Model, WriteError, draft::Drafts, entry::Noun};
 use crate::store::Store;
 
 /// A change of more entries than this is told by their number.

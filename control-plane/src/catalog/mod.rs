@@ -5,6 +5,8 @@
 
 mod certificate;
 mod change;
+mod draft;
+mod draft_document;
 mod entry;
 mod folder;
 mod issued;

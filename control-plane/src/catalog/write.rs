@@ -10,11 +10,13 @@ use serde_json::Value;
 
 use super::{
     Catalog, Edit, Head, Kind, Model, Precondition, WriteError,
+    draft::{Drafts, draft_edits},
+    draft_document::draft_document,
     entry::Noun,
     issued::write_chains,
     lists,
     model::document_of,
-    next::{self, Drafts, Next},
+    next::Next,
     replace,
 };
 use crate::store::{
@@ -143,13 +145,13 @@ impl Catalog {
 
     async fn draft(&self, model: &Model, what: WriteWhat) -> Result<Drafts, WriteError> {
         match what {
-            WriteWhat::Edits(edits) => next::draft_edits(&self.store, model, &edits).await,
+            WriteWhat::Edits(edits) => draft_edits(&self.store, model, &edits).await,
             WriteWhat::Document { document, prune } => {
-                next::draft_document(&self.store, model, document, prune).await
+                draft_document(&self.store, model, document, prune).await
             }
             WriteWhat::Restore(revision) => {
                 let intent = self.intent_as_of(revision).await?;
-                next::draft_document(&self.store, model, Node::from_json(&intent), true).await
+                draft_document(&self.store, model, Node::from_json(&intent), true).await
             }
         }
     }
