@@ -81,12 +81,14 @@ pub async fn at_nodes(
 /// Waits for nodes that do not run a revision yet: the listener that is asked may be new. Those that do not in the end, or will
 /// not.
 async fn behind(fleet: &Fleet, revision: u64, deadline: Instant) -> Vec<String> {
+    // Before, they are in sync with the revision before.
+    let is_planned = tokio::time::timeout_at(deadline, fleet.planned(revision)).await.is_ok();
     loop {
         let nodes = fleet.nodes();
         let behind = nodes.iter().filter(|node| {
             let runs = node.running.as_ref().and_then(|running| running.revision);
             // A revision that changes nothing on nodes is not told to them.
-            node.state == "connected" && !node.in_sync && runs < Some(revision)
+            node.state == "connected" && !(is_planned && node.in_sync) && runs < Some(revision)
         });
         let is_hopeless = behind.clone().all(|node| node.rejection.is_some());
         if is_hopeless || Instant::now() >= deadline {

@@ -209,6 +209,11 @@ impl Fleet {
         }
     }
 
+    /// Waits until all nodes are assigned this revision or a later one.
+    pub async fn planned(&self, revision: u64) {
+        self.0.planner.planned(revision).await;
+    }
+
     /// Takes challenges back. Unknown ids are those that have expired.
     pub fn remove_challenges(&self, ids: &[String]) {
         self.0.challenges.change(|live| live.retain(|id, _| !ids.contains(id)));

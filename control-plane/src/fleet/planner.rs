@@ -36,6 +36,8 @@ pub struct Planner {
     writing: tokio::sync::Mutex<()>,
     /// Nodes came or went: what all of them understand may be another.
     fleet_changed: Notify,
+    /// The revision of the newest head that is assigned, or that changes nothing on nodes.
+    planned: watch::Sender<u64>,
 }
 
 impl Planner {
@@ -49,6 +51,7 @@ impl Planner {
             current: watch::Sender::new(first.clone()),
             writing: tokio::sync::Mutex::default(),
             fleet_changed: Notify::new(),
+            planned: watch::Sender::new(head.revision),
         };
         let writing = planner.writing().await;
         planner.assign_all(&writing, first.hash).await?;
@@ -59,6 +62,13 @@ impl Planner {
     /// What nodes are to run now, and from now on.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.current.subscribe()
+    }
+
+    /// Until nodes are assigned this revision or a later one: before, that they run what they are assigned says nothing of it.
+    pub async fn planned(&self, revision: u64) {
+        let mut planned = self.planned.subscribe();
+        // It ends with the planner only.
+        let _ = planned.wait_for(|planned| *planned >= revision).await;
     }
 
     /// What nodes are to run now.
@@ -93,14 +103,17 @@ impl Planner {
                 let current = self.current.borrow();
                 Arc::ptr_eq(&newest.placed, &current.config) && current.stapled == may_staple(&self.registry)
             };
-            if !is_current && let Err(error) = self.take(newest.clone()).await {
+            let taken = match is_current {
+                true => Ok(()),
+                false => self.take(newest.clone()).await,
+            };
+            if let Err(error) = taken {
                 tracing::error!(revision = newest.revision, "a revision cannot be sent to nodes: {error}");
                 // The database may be back soon; a newer revision ends the wait.
-                if tokio::time::timeout(Duration::from_secs(1), head.changed()).await.is_err() {
-                    head.mark_changed();
-                    continue;
-                }
+                let _ = tokio::time::timeout(Duration::from_secs(1), head.changed()).await;
                 head.mark_changed();
+            } else {
+                self.planned.send_replace(newest.revision);
             }
             tokio::time::sleep_until(started + COALESCE).await;
         }
@@ -258,4 +271,57 @@ async fn encode(
     let snapshot =
         encoding.await.map_err(|error| FleetError::Conflict(format!("encoding ended: {error}")))?;
     Ok(Arc::new(snapshot?))
+}
+
+#[cfg(test)]
+mod tests {
+    use awe4lb_model::document::{self, Format};
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        catalog::{Catalog, Origin, Precondition, Write, WriteWhat},
+        store::data_dir::DataDir,
+    };
+
+    async fn apply(catalog: &Catalog, text: &str) -> u64 {
+        let document = document::parse(text, Format::Yaml).expect("a document");
+        let what = WriteWhat::Document { document, prune: true };
+        let origin = Origin { author: "ada".into(), source: "api".into(), message: String::new() };
+        let write = Write { origin, what, expected_head: Precondition::None, dry_run: false };
+        assert!(catalog.write(write).await.expect("written").changed);
+        catalog.head().revision
+    }
+
+    /// Nodes that run what they are assigned listened as the revision before said, and an authority was refused.
+    #[tokio::test]
+    async fn a_revision_is_planned_when_nodes_are_assigned_it_not_when_it_is_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data_dir = DataDir::open(dir.path()).expect("a folder");
+        let store = Store::open(data_dir, None).await.expect("a store");
+        let catalog = Catalog::open(store.clone()).await.expect("a catalog");
+        let registry = Arc::new(Registry::open(&store).await.expect("a registry"));
+        let head = catalog.head();
+        let planner = Planner::open(store, registry, &head).await.expect("a planner");
+        planner.planned(head.revision).await;
+
+        let listening =
+            apply(&catalog, "listeners: [{name: a, bind: ['127.0.0.1:1'], rules: [{reject: {}}]}]").await;
+        assert!(planner.planned(listening).now_or_never().is_none(), "only written");
+        let follow = planner.follow(catalog.subscribe());
+        let follow = async {
+            tokio::select! {
+                () = follow => panic!("it ended"),
+                () = planner.planned(listening) => assert_eq!(planner.current().revision, listening),
+            }
+            // Nothing on nodes uses it.
+            let text = "listeners: [{name: a, bind: ['127.0.0.1:1'], rules: [{reject: {}}]}]\npools: []\naddressLists: [{name: l}]";
+            let unused = apply(&catalog, text).await;
+            tokio::select! {
+                () = planner.follow(catalog.subscribe()) => panic!("it ended"),
+                () = planner.planned(unused) => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), follow).await.expect("planned");
+    }
 }

@@ -38,12 +38,33 @@ pub fn ask_for_runs(socket: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())
 }
 
-/// Room for a burst of datagrams in both directions; what finds none is counted by the kernel, and told with the next.
+/// Room for a burst of datagrams in both directions; what finds none is counted by the kernel, and told with the next, or when
+/// it is asked ([`dropped`]).
 /// Nothing of it has to work: a socket with less room only loses more.
 pub fn make_room(socket: BorrowedFd<'_>) {
     let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, BUFFER);
     let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, BUFFER);
     let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+}
+
+/// What found the queue of the socket full since it was made, as the kernel counts it; wraps. `None`: it does not say.
+pub fn dropped(socket: BorrowedFd<'_>) -> Option<u32> {
+    // Of asm-generic/socket.h, which is that of all platforms of ours; libc does not have it.
+    const SO_MEMINFO: libc::c_int = 55;
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut told = [0u32; DROPS + 1];
+    let mut length = size_of_val(&told) as libc::socklen_t;
+    // SAFETY: the pointer and the length are of one array of integers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            told.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length as usize == size_of_val(&told)).then_some(told[DROPS])
 }
 
 /// From now on errors that ICMP brings are kept with the address they concern: for sockets that are not connected.

@@ -1,6 +1,6 @@
 //! What is over: flows whose time is up, whose backend refuses or leaves, or that are to end for another reason.
 
-use std::task::Context;
+use std::{os::fd::AsFd as _, task::Context};
 
 use awe4lb_engine::flows::FlowId;
 use awe4lb_model::EndReason;
@@ -21,6 +21,10 @@ impl Server<'_> {
     /// Of a flow that is out of the table.
     pub(super) fn forget(&mut self, flow: Flow, reason: EndReason) {
         self.own_sockets -= u32::from(flow.upstream.is_own());
+        // One that had all its answers misses none.
+        if reason != EndReason::FlowComplete {
+            flow.upstream.overflow().ask(flow.upstream.fd(), &self.listener.counters);
+        }
         flow.end(reason);
     }
 
@@ -46,6 +50,7 @@ impl Server<'_> {
             while let Some(ended) = self.table.expired(until) {
                 self.forget(ended.value, ended.reason);
             }
+            self.overflow.ask(self.socket.as_fd(), &self.listener.counters);
             self.look_around();
             self.forget_pending(until);
             self.arm();
@@ -93,5 +98,6 @@ impl Drop for Server<'_> {
         for id in self.table.ids() {
             self.end(id, reason);
         }
+        self.overflow.ask(self.socket.as_fd(), &self.listener.counters);
     }
 }

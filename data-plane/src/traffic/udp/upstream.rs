@@ -108,11 +108,20 @@ impl Upstream {
 pub(super) struct Overflow(Cell<u32>);
 
 impl Overflow {
-    /// Counts what came to the kernel's total, which only grows.
+    /// Counts what came to the kernel's total, which only grows. What waited in the queue tells an older one than
+    /// [`Self::ask`] was told.
     pub(super) fn count(&self, total: u32, counters: &Counters) {
-        let more = total.wrapping_sub(self.0.replace(total));
-        if more > 0 {
+        let more = total.wrapping_sub(self.0.get());
+        if more != 0 && more <= u32::MAX / 2 {
+            self.0.set(total);
             counters.dropped(more.into(), EndReason::DatagramOverflow);
+        }
+    }
+
+    /// Asks the kernel, which tells by itself only with the next datagram.
+    pub(super) fn ask(&self, socket: BorrowedFd<'_>, counters: &Counters) {
+        if let Some(total) = options::dropped(socket) {
+            self.count(total, counters);
         }
     }
 }
