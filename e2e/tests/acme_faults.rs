@@ -141,13 +141,17 @@ fn with_a_clock_that_is_wrong_nothing_is_ordered() {
         return;
     }
     let (scene, front) = behind_a_front(1);
-    front.date(&date("+3 hours", "+%a, %d %b %Y %H:%M:%S GMT"));
+    front.date(Some(&date("+3 hours", "+%a, %d %b %Y %H:%M:%S GMT")));
     scene.fleet.put(&scene.document(&[certificate("web", &["n1.test"], "http-01")]));
     let status = scene.failed("web");
     let error = &status["acme"]["lastError"];
     assert_eq!(error["type"], "awe4lb:clock", "{status}");
     assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("differ by 1")), "{status}");
     assert_eq!(front.orders(), 0);
+    // It is set right, and believed at once.
+    front.date(None);
+    scene.fleet.rest.post("/api/v1/certificates/web:renew", &json!({})).ok();
+    scene.issued("web");
 }
 
 #[test]

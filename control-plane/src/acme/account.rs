@@ -184,10 +184,15 @@ impl Accounts {
         Ok(key)
     }
 
+    /// It is opened anew the next time: what was heard of the authority is heard again.
+    pub async fn close(&self, spec: &AcmeAccount) {
+        *self.slot(&key_of(spec)).lock().await = None;
+    }
+
     /// The authority does not know it any more: the next one registers anew, with the same key.
     pub async fn forget(&self, spec: &AcmeAccount) -> Result<(), Failure> {
         let of = key_of(spec);
-        *self.slot(&of).lock().await = None;
+        self.close(spec).await;
         if let Some(known) = self.store.acme_account(&of).await.map_err(Failure::storage)? {
             let unknown = StoredAccount { url: String::new(), ..known };
             self.store.put_acme_account(&of, &unknown).await.map_err(Failure::storage)?;

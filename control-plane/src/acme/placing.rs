@@ -53,6 +53,8 @@ impl Clerk {
         let fail = |error: &Error| Ended::Later(Failure::of_error(error, client.take_retry_after()));
         let skew = client.skew();
         if skew.abs() > MOST_SKEW {
+            // The next attempt asks what time it is.
+            self.accounts.close(&job.account).await;
             let detail = format!("the authority's clock and the one here differ by {} min", skew / 60);
             return Err(Failure::new(
                 "clock",

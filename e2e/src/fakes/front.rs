@@ -170,8 +170,8 @@ impl Front {
     }
 
     /// Says that it is this time.
-    pub fn date(&self, date: &str) {
-        self.inner().date = Some(date.to_owned());
+    pub fn date(&self, date: Option<&str>) {
+        self.inner().date = date.map(str::to_owned);
     }
 }
 
