@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Client, Method, Url, header, redirect::Policy};
+use reqwest::{Client, Method, Url, header};
 
 use crate::{Allowed, Failure, web};
 
@@ -43,13 +43,7 @@ pub struct Reply {
 impl Outgoing {
     /// `allowed`: which networks may be asked although they are link-local.
     pub fn new(allowed: Arc<Allowed>) -> Result<Self, Failure> {
-        let builder = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(web::Guarded(allowed.clone())))
-            .pool_idle_timeout(Duration::from_secs(60))
-            .user_agent(concat!("awe4lb/", env!("CARGO_PKG_VERSION")));
-        let client = builder.build().map_err(|error| Failure::new(web::chain(&error)))?;
+        let client = web::client(&allowed, |builder| builder)?;
         Ok(Self { client, allowed })
     }
 

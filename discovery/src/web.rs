@@ -3,13 +3,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Once},
     time::Duration,
 };
 
 use awe4lb_model::discovery::ClientTls;
 use reqwest::{
-    Certificate, Client, Identity, Response, StatusCode, Url,
+    Certificate, Client, ClientBuilder, Identity, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect::Policy,
 };
@@ -58,33 +58,32 @@ impl Web {
         tls: &ClientTls,
         allowed: &Arc<Allowed>,
     ) -> Result<Self, Failure> {
-        let mut builder = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(Guarded(allowed.clone())))
-            .pool_idle_timeout(Duration::from_secs(60))
-            .user_agent(concat!("awe4lb/", env!("CARGO_PKG_VERSION")));
-        if let Some(socket) = socket {
-            builder = builder.unix_socket(std::path::Path::new(socket));
-        }
-        if let Some(pem) = &tls.ca_pem {
-            let roots = Certificate::from_pem_bundle(pem.as_bytes());
-            let roots = roots.map_err(|error| Failure::new(format!("ca: {error}")))?;
-            builder = builder.tls_certs_only(roots);
-        }
+        let roots = tls.ca_pem.as_ref().map(|pem| Certificate::from_pem_bundle(pem.as_bytes())).transpose();
+        let roots = roots.map_err(|error| Failure::new(format!("ca: {error}")))?;
         let stamps = stamps(tls.identity.as_ref());
+        let mut identity = None;
         if let Some((cert, key)) = &tls.identity {
             let mut pem = secret(cert, allowed)?;
             pem.push('\n');
             pem.push_str(&secret(key, allowed)?);
-            let identity = Identity::from_pem(pem.as_bytes());
             // The error may show what it read.
-            let identity = identity.map_err(|_| {
+            let read = Identity::from_pem(pem.as_bytes()).map_err(|_| {
                 Failure::new(format!("{cert} and {key} are no certificate and its key, as PEM"))
             })?;
-            builder = builder.identity(identity);
+            identity = Some(read);
         }
-        let client = builder.build().map_err(|error| Failure::new(chain(&error)))?;
+        let client = client(allowed, |mut builder| {
+            if let Some(socket) = socket {
+                builder = builder.unix_socket(std::path::Path::new(socket));
+            }
+            if let Some(roots) = &roots {
+                builder = builder.tls_certs_only(roots.iter().cloned());
+            }
+            match &identity {
+                Some(identity) => builder.identity(identity.clone()),
+                None => builder,
+            }
+        })?;
         Ok(Self { client, identity: tls.identity.clone(), stamps })
     }
 
@@ -97,6 +96,35 @@ impl Web {
     pub fn client(&self) -> Client {
         self.client.clone()
     }
+}
+
+/// A client like all of ours; `special` adds what it has of its own. Where this machine has no certificates of authorities, as a
+/// small container may, it trusts nobody: what is asked without TLS needs none.
+pub(crate) fn client(
+    allowed: &Arc<Allowed>,
+    special: impl Fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, Failure> {
+    static TOLD_ONCE: Once = Once::new();
+    let builder = || {
+        let builder = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .dns_resolver(Arc::new(Guarded(allowed.clone())))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .user_agent(concat!("awe4lb/", env!("CARGO_PKG_VERSION")));
+        special(builder)
+    };
+    builder().build().or_else(|error| {
+        let why = chain(&error);
+        let without = builder().tls_certs_only([]).build().map_err(|_| Failure::new(why.clone()))?;
+        TOLD_ONCE.call_once(|| {
+            tracing::warn!(
+                "no public https:// address is trusted, as this machine has no certificates of authorities: install \
+                 ca-certificates, or name a file of them in SSL_CERT_FILE ({why})"
+            );
+        });
+        Ok(without)
+    })
 }
 
 fn stamps(identity: Option<&(Box<str>, Box<str>)>) -> [Option<Stamp>; 2] {

@@ -390,3 +390,16 @@ fn a_backend_that_was_set_aside_serves_again_when_it_is_the_only_one_left() {
     fleet.apply(&document);
     assert!(echoes(address), "a pool never loses its only backend this way");
 }
+
+/// It did not start, as in an image without the package of them.
+#[test]
+fn a_control_plane_starts_where_no_authority_is_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    let binary = program("awe4lb-control-plane").display().to_string();
+    let arguments = ["SSL_CERT_FILE=/dev/null", "SSL_CERT_DIR=/dev/null", &binary, "--data-dir", &data];
+    let arguments = [&arguments[..], &["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]].concat();
+    let mut control = Program::start("control-plane", folder.path(), "env", arguments);
+    control.ready();
+    assert!(control.log().contains("install ca-certificates"), "{}", control.log());
+}
